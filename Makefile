@@ -1,0 +1,31 @@
+# Everything below needs Python 3.11 or newer and nothing else; the first target that runs sets the rest up.
+
+.PHONY: demo test check bench psql clean .venv
+.DEFAULT_GOAL := demo
+
+python = .venv/bin/python
+
+demo: .venv
+	@$(python) scripts/demo.py
+
+test: .venv
+	@$(python) -m pytest --quiet --cov --cov-fail-under=90
+
+check: .venv
+	@$(python) -m ruff check .
+	@$(python) -m mypy .
+	@$(python) -m pytest --quiet tests/unit/test_layers.py
+	@$(python) -m pip check --disable-pip-version-check
+
+bench: .venv
+	@$(python) -m tests.bench
+
+psql: .venv
+	@$(python) -m embedded_postgres
+
+clean:
+	rm -rf .venv .local .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv:
+	@sh scripts/bootstrap.sh

@@ -1,0 +1,161 @@
+"""What every test gets: no settings of the developer's, and a PostgreSQL with a fresh database per test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from psycopg2 import sql
+from testing.postgresql import Postgresql
+
+import embedded_postgres
+
+PROJECT = Path(__file__).resolve().parent.parent
+TEMPLATE = "test"  # the database that testing.postgresql creates in every server it starts
+CREATE_CLONE = "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy"
+DROP_CLONE = "DROP DATABASE {} WITH (FORCE)"
+LEFT_IN_TRANSACTION = """
+SELECT application_name, state, query FROM pg_stat_activity
+WHERE datname = %(database)s AND state LIKE 'idle in transaction%%'
+"""
+
+
+class SocketPostgresql(Postgresql):
+    """testing.postgresql on a Unix socket, not TCP, under another account where the tests run as root."""
+
+    def initialize_database(self) -> None:
+        base, data = Path(self.base_dir), self.get_data_directory()
+        for path in (base, *(base / name for name in self.subdirectories)):
+            embedded_postgres.give_to_server(path)
+        user = f"--username={embedded_postgres.os_user()}"
+        options = ("-D", data, user, "--auth=peer", "--encoding=UTF8", "--locale=C", "--no-sync")
+        command = embedded_postgres.server_command("initdb", *options, reads=Path(data))
+        environment = embedded_postgres.server_environment()
+        subprocess.run(command, check=True, capture_output=True, cwd="/", env=environment)
+
+    def get_server_commandline(self) -> list[str]:
+        data = self.get_data_directory()
+        options = ["-p", str(self.settings["port"]), "-D", data, "-k", self.socket_directory]
+        for setting in (
+            "listen_addresses=",
+            "unix_socket_permissions=0700",
+            "fsync=off",
+            "full_page_writes=off",
+            "synchronous_commit=off",
+            "autovacuum=off",
+            "timezone=UTC",
+        ):
+            options += ["-c", setting]
+        # A locale of the developer's that this machine lacks would stop the server.
+        return ["env", "LC_ALL=C", *embedded_postgres.server_command("postgres", *options, reads=Path(data))]
+
+    def dsn(self, **parameters: Any) -> dict[str, Any]:
+        socket = f"{self.socket_directory}/.s.PGSQL.{self.settings['port']}"
+        return {"user": embedded_postgres.os_user(), "unix_sock": socket, "database": TEMPLATE} | parameters
+
+    @property
+    def socket_directory(self) -> str:
+        return f"{self.base_dir}/tmp"
+
+    def connect_params(self, dbname: str = "postgres") -> dict[str, str | int]:
+        """Return the psycopg2 keywords of one of the server's databases."""
+        return {
+            "host": self.socket_directory,
+            "port": int(self.settings["port"]),
+            "dbname": dbname,
+            "user": embedded_postgres.os_user(),
+        }
+
+
+class Clones:
+    """Copies of the template database, by number."""
+
+    def __init__(self, server: SocketPostgresql) -> None:
+        self._server = server
+        self._numbers = itertools.count(1)
+        self._connection = psycopg2.connect(**server.connect_params())
+        self._connection.autocommit = True
+
+    def create(self) -> dict[str, str | int]:
+        name = f"clone_{next(self._numbers)}"
+        self.execute(sql.SQL(CREATE_CLONE).format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
+        return self._server.connect_params(name)
+
+    def drop(self, database: dict[str, str | int]) -> None:
+        self.execute(sql.SQL(DROP_CLONE).format(sql.Identifier(str(database["dbname"]))))
+
+    def left_in_transaction(self, database: dict[str, str | int]) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(LEFT_IN_TRANSACTION, {"database": database["dbname"]})
+            return cursor.fetchall()
+
+    def execute(self, statement: sql.Composable) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_the_developers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clear the settings that `.env.example` lists, look for `.env` and `.local` in an empty directory."""
+    import config
+    import local_broker
+
+    example = PROJECT / ".env.example"
+    listed = re.findall(r"^#? ?([A-Z0-9_]+)=", example.read_text(), re.MULTILINE) if example.exists() else []
+    ours = ("POSTGRES_", "TEST_POSTGRES_", "ALPACA_", "QUIVER_", "PG")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name in listed or name.startswith(ours)]:
+            patch.delenv(name)
+        nowhere = tmp_path_factory.mktemp("project")
+        patch.setattr(config, "PROJECT_ROOT", nowhere)
+        patch.setattr(config, "LOCAL_STATE", nowhere / ".local")
+        patch.setattr(local_broker, "FOLDER", nowhere / ".local" / "paper_broker")
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[SocketPostgresql]:
+    """A PostgreSQL server for the whole run; its template database has the complete schema."""
+    from db_layer import TradingDB
+
+    binaries = {name: str(embedded_postgres.binary(name)) for name in ("initdb", "postgres")}
+    with SocketPostgresql(**binaries) as server:
+        with TradingDB(config=server.connect_params(TEMPLATE)) as template:
+            template.create_schema(test_mode=True)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def clones(postgres: SocketPostgresql) -> Iterator[Clones]:
+    clones = Clones(postgres)
+    yield clones
+    clones.close()
+
+
+@pytest.fixture
+def database(clones: Clones) -> Iterator[dict[str, str | int]]:
+    """The psycopg2 keywords of a fresh database with the schema, dropped after the test."""
+    database = clones.create()
+    yield database
+    clones.drop(database)
+
+
+@pytest.fixture
+def db(database: dict[str, str | int], clones: Clones) -> Iterator[Any]:
+    """An open TradingDB on the test's database; a test that leaves a transaction open fails."""
+    from db_layer import TradingDB
+
+    with TradingDB(config=database) as db:
+        yield db
+        left = clones.left_in_transaction(database)
+    assert left == []

@@ -1,0 +1,73 @@
+"""The rooms of the design and which may know which; import-linter cannot do this, it knows packages only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+# A module imports from the rows above its own, never from its own row or from one below.
+LAYERS = (
+    {"clock", "decision", "embedded_postgres", "log_setup", "order_life"},
+    {"config", "tables"},
+    {"db_layer", "local_broker"},
+    {"analysis_rows", "audit_trail", "trade_records"},
+    {"alpaca_client", "order_records", "risk_gate"},
+    {"order_desk"},
+    {"program"},
+    {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
+    {"scheduler"},
+    {"scripts"},
+)
+LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
+# Although the rows would let it: the client is handed its recorder.
+FORBIDDEN = {"alpaca_client": {"db_layer", "audit_trail"}}
+ALONE = "paper_broker"  # it stands for somebody else's system
+
+
+def sources() -> dict[str, list[Path]]:
+    """The project's Python files by the top-level module they belong to."""
+    found: dict[str, list[Path]] = {}
+    for path in PROJECT.glob("[!.]*/**/*.py"):
+        found.setdefault(path.relative_to(PROJECT).parts[0], []).append(path)
+    found.pop("tests", None)
+    return found | {path.stem: [path] for path in PROJECT.glob("*.py")}
+
+
+SOURCES = sources()
+
+
+def imports(module: str) -> set[str]:
+    """The project's other modules that a module names in an import, at any depth of its code."""
+    named: set[str] = set()
+    for path in SOURCES[module]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                named.add(node.module or "")
+    return ({name.partition(".")[0] for name in named} & SOURCES.keys()) - {module}
+
+
+def test_every_module_has_its_place() -> None:
+    assert SOURCES.keys() <= LEVEL.keys() | {ALONE}
+
+
+@pytest.mark.parametrize("module", sorted(SOURCES.keys() & LEVEL.keys()))
+def test_a_module_imports_only_from_the_rows_above_it(module: str) -> None:
+    wrong = {other for other in imports(module) & LEVEL.keys() if LEVEL[other] >= LEVEL[module]}
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("module", sorted(FORBIDDEN.keys() & SOURCES.keys()))
+def test_a_module_does_not_import_what_it_must_not_know(module: str) -> None:
+    assert imports(module) & FORBIDDEN[module] == set()
+
+
+@pytest.mark.skipif(ALONE not in SOURCES, reason="there is no paper broker")
+def test_the_paper_broker_and_the_product_do_not_know_each_other() -> None:
+    assert imports(ALONE) == set()
+    assert {module for module in SOURCES if ALONE in imports(module)} <= {"scripts"}
