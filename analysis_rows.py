@@ -1,0 +1,118 @@
+"""The rows of `analysis_decision`, which belong to n8n and NocoDB: read as they are, marked with their outcome."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from psycopg2 import sql
+
+from db_layer import DatabaseError, TradingDB
+
+LONGEST_DECISION = 65537
+ADDED_FIELDS = {
+    "existing_order_id": "varchar", "existing_trade_journal_id": "integer",
+    "executed": "boolean", "execution_time": "timestamp",
+}
+
+# NocoDB's own tables have `id` as primary key, tables made from SQL have "Analysis_Id".
+FIND_KEY = """
+SELECT attribute.attname AS name
+FROM pg_index JOIN pg_attribute attribute
+     ON attribute.attrelid = pg_index.indrelid AND attribute.attnum = ANY(pg_index.indkey)
+WHERE pg_index.indrelid = to_regclass('analysis_decision') AND pg_index.indisprimary
+"""
+FIND_COLUMNS = """
+SELECT attname AS name FROM pg_attribute
+WHERE attrelid = to_regclass('analysis_decision') AND attnum > 0 AND NOT attisdropped
+"""
+# Times without zone are wall time in ANALYSIS_TIMEZONE; a checkbox may be NULL, which means false. A time that
+# Python cannot hold (a year such as 20250, or infinity) counts as none, so that only its own row is refused.
+ROW_COLUMNS = """
+SELECT {key}::text AS row_key, "Analysis_Id"::text AS analysis_id, "Ticker" AS ticker,
+       left("Decision"::text, %(longest)s) AS text,
+       CASE WHEN COALESCE("Date_time"::timestamp, "Date"::timestamp) BETWEEN '0001-01-02' AND '9999-12-30'
+            THEN COALESCE("Date_time"::timestamp, "Date"::timestamp) AT TIME ZONE %(zone)s END AS decided_at
+FROM analysis_decision
+WHERE executed IS NOT TRUE AND "Approve" IS TRUE
+"""
+CANDIDATES = ROW_COLUMNS + 'ORDER BY "Date_time" NULLS LAST, {key}'
+# The key is compared as an untyped literal, so that the index of any key type serves.
+LOCK_ROW = ROW_COLUMNS + "AND {key} = %(row_key)s FOR UPDATE SKIP LOCKED"
+MARK_PLACED = """
+UPDATE analysis_decision
+SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
+    existing_order_id = %(order_id)s, existing_trade_journal_id = %(journal_id)s
+WHERE {key} = %(row_key)s
+"""
+MARK_REFUSED = """
+UPDATE analysis_decision
+SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
+    "Remarks" = COALESCE(NULLIF("Remarks"::text, '') || chr(10), '') || %(remark)s
+WHERE {key} = %(row_key)s
+"""
+
+
+@dataclass(frozen=True)
+class AnalysisRow:
+    """An approved row that is not carried out yet; `text` is the Decision column letter for letter."""
+
+    row_key: str
+    analysis_id: str | None
+    ticker: str | None
+    text: str | None
+    decided_at: datetime | None
+
+
+class AnalysisRows:
+    """The table of decisions as the executor sees it; `zone` is ANALYSIS_TIMEZONE."""
+
+    def __init__(self, db: TradingDB, zone: ZoneInfo) -> None:
+        self._db = db
+        self._zone = zone.key
+        self._key: sql.Identifier | None = None
+
+    def candidates(self) -> list[AnalysisRow]:
+        """Return the approved rows not carried out yet, in the order of "Date_time". Raises DatabaseError."""
+        return self._rows(CANDIDATES, {})
+
+    def lock(self, row_key: str) -> AnalysisRow | None:
+        """Lock one such row in the open transaction; None when it is taken, changed or gone."""
+        rows = self._rows(LOCK_ROW, {"row_key": row_key})
+        return rows[0] if rows else None
+
+    def mark_placed(self, row_key: str, order_id: str, journal_id: int, now: datetime) -> bool:
+        """Mark the row as carried out by this order of the broker; False when it is gone. Raises DatabaseError."""
+        return self._mark(MARK_PLACED, {"row_key": row_key, "order_id": order_id, "journal_id": journal_id, "now": now})
+
+    def mark_refused(self, row_key: str, reason: str, now: datetime) -> bool:
+        """Mark the row as done with and say why in its remarks; False when it is gone. Raises DatabaseError."""
+        return self._mark(MARK_REFUSED, {"row_key": row_key, "remark": f"REJECTED: {reason}", "now": now})
+
+    def _rows(self, statement: str, parameters: dict[str, object]) -> list[AnalysisRow]:
+        known = {"zone": self._zone, "longest": LONGEST_DECISION}
+        return [AnalysisRow(**row) for row in self._db.execute_query(self._keyed(statement), known | parameters)]
+
+    def _mark(self, statement: str, parameters: dict[str, object]) -> bool:
+        return self._db.execute_update(self._keyed(statement), parameters | {"zone": self._zone}) == 1
+
+    def _keyed(self, statement: str) -> sql.Composed:
+        if self._key is None:
+            self._key = sql.Identifier(key_column(self._db))
+        return sql.SQL(statement).format(key=self._key)
+
+
+def key_column(db: TradingDB) -> str:
+    """Return the name of the primary key of `analysis_decision`.
+
+    Raises DatabaseError when the table, one of the four added fields or a single-column key is missing.
+    """
+    columns = {row["name"] for row in db.execute_query(FIND_COLUMNS)}
+    if not columns:
+        raise DatabaseError("there is no table analysis_decision in POSTGRES_SCHEMA; it is made in NocoDB, not here")
+    missing = [f"{name} ({kind})" for name, kind in ADDED_FIELDS.items() if name not in columns]
+    if missing:
+        raise DatabaseError(f"analysis_decision lacks the fields {', '.join(missing)}; add them in NocoDB")
+    keys = [row["name"] for row in db.execute_query(FIND_KEY)]
+    if len(keys) != 1:
+        raise DatabaseError("analysis_decision needs a primary key of one column, so that exactly one row is marked")
+    return str(keys[0])

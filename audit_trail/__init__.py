@@ -1,0 +1,27 @@
+"""The audit trail: what was known, decided, said and heard, written before anything is concluded from it."""
+
+from audit_trail.alerts import AlertLevel, raise_alert, resolve_alert
+from audit_trail.calls import record_read, record_request, record_response
+from audit_trail.decisions import NewDecision, create_decision, finish_decision
+from audit_trail.executions import OrderState, record_answer, record_attempt, record_order_states
+from audit_trail.payloads import Payload, PayloadPolicy, request_text, response_text
+
+__all__ = [
+    "AlertLevel",
+    "NewDecision",
+    "OrderState",
+    "Payload",
+    "PayloadPolicy",
+    "create_decision",
+    "finish_decision",
+    "raise_alert",
+    "record_answer",
+    "record_attempt",
+    "record_order_states",
+    "record_read",
+    "record_request",
+    "record_response",
+    "request_text",
+    "resolve_alert",
+    "response_text",
+]

@@ -1,0 +1,100 @@
+"""Decisions: each is written, with the lineage of its data, before anything is done about it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from db_layer import TradingDB
+from order_life import DECISION_MOVES, DecisionStatus
+
+# Lineage is what was complete at the moment of the decision: at most five runs of the last 24 hours.
+CREATE_DECISION = """
+WITH runs AS (
+    SELECT id, run_id, task_name, data_source, completed_at, records_fetched
+    FROM audit.data_ingestion_runs
+    WHERE status = 'completed' AND completed_at <= %(now)s AND completed_at > %(now)s - interval '24 hours'
+    ORDER BY completed_at DESC, id DESC LIMIT 5
+), lineage AS (
+    SELECT jsonb_agg(jsonb_build_object('run_id', run_id, 'task_name', task_name, 'data_source', data_source,
+                                        'completed_at', completed_at, 'records_fetched', records_fetched)
+                     ORDER BY completed_at DESC, id DESC) AS runs,
+           (array_agg(id ORDER BY completed_at DESC, id DESC))[1] AS latest_id
+    FROM runs
+)
+INSERT INTO audit.trade_decisions (
+    strategy_name, strategy_version, action, symbol, side, quantity, order_type, limit_price, analysis_decision_id,
+    analysis_row_key, primary_quiver_trade_id, primary_ingestion_run_id, decision_rationale, source_bytes,
+    source_bytes_sha256, created_at, updated_at)
+SELECT %(strategy_name)s, %(strategy_version)s, %(action)s, %(symbol)s, %(side)s, %(quantity)s, %(order_type)s,
+       %(limit_price)s, %(analysis_decision_id)s, %(analysis_row_key)s, %(primary_quiver_trade_id)s,
+       COALESCE(%(primary_ingestion_run_id)s, lineage.latest_id),
+       %(rationale)s::jsonb
+           || jsonb_build_object('data_lineage', jsonb_build_object('ingestion_runs', COALESCE(lineage.runs, '[]'))),
+       %(source_bytes)s, %(source_bytes_sha256)s, %(now)s, %(now)s
+FROM lineage
+RETURNING id
+"""
+
+FINISH_DECISION = """
+UPDATE audit.trade_decisions
+SET status = %(status)s, status_reason = %(reason)s, updated_at = %(now)s,
+    executed_at = CASE WHEN %(status)s = 'executed' THEN %(now)s::timestamptz END,
+    failed_at = CASE WHEN %(status)s = 'failed' THEN %(now)s::timestamptz END,
+    cancelled_at = CASE WHEN %(status)s = 'cancelled' THEN %(now)s::timestamptz END
+WHERE id = %(id)s AND status = ANY(%(allowed)s)
+"""
+
+
+@dataclass(frozen=True)
+class NewDecision:
+    """A decision about to be recorded; quantity in shares, limit price in dollars."""
+
+    strategy_name: str
+    strategy_version: str
+    action: str
+    symbol: str
+    source_bytes_sha256: str
+    source_bytes: str | None = None
+    side: str | None = None
+    quantity: Decimal | None = None
+    order_type: str | None = None
+    limit_price: Decimal | None = None
+    analysis_decision_id: str | None = None
+    analysis_row_key: str | None = None
+    primary_quiver_trade_id: int | None = None
+    primary_ingestion_run_id: int | None = None
+    rationale: Mapping[str, Any] = field(default_factory=dict)
+
+
+def create_decision(db: TradingDB, decision: NewDecision, now: datetime) -> int:
+    """Insert a pending decision with the lineage known at this moment and return its id. Raises DatabaseError."""
+    why = json.dumps(rationale(**decision.rationale), default=str)
+    return int(db.execute_prepared(CREATE_DECISION, vars(decision) | {"rationale": why, "now": now})[0]["id"])
+
+
+def rationale(
+    signal_strength: Decimal | None = None, confidence_score: Decimal | None = None,
+    trigger_event: Mapping[str, Any] | None = None, source_data: Mapping[str, Any] | None = None,
+    market_context: Mapping[str, Any] | None = None, portfolio_context: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the rationale with every part the contract names; parts nobody gave are null or empty."""
+    return {
+        "signal_strength": signal_strength,
+        "confidence_score": confidence_score,
+        "trigger_event": dict(trigger_event or {}),
+        "source_data": dict(source_data or {}),
+        "market_context": dict(market_context or {}),
+        "portfolio_context": dict(portfolio_context or {}),
+    }
+
+
+def finish_decision(
+    db: TradingDB, decision_id: int, status: DecisionStatus, reason: str | None, now: datetime,
+) -> bool:
+    """Move a decision to its outcome; False when it has one already. Raises DatabaseError."""
+    allowed = [str(before) for before, after in DECISION_MOVES.items() if status in after]
+    parameters = {"id": decision_id, "status": str(status), "reason": reason, "now": now, "allowed": allowed}
+    return db.execute_update(FINISH_DECISION, parameters) == 1

@@ -1,0 +1,73 @@
+"""The whole chain of one trade: what was decided, checked, said, heard and filled, in the order of time."""
+
+from typing import Any
+
+from db_layer import Row, TradingDB
+
+# Any name a person may hold: trade id, client order id, the broker's order id, decision id, or the analysis row's id.
+FIND_DECISIONS = """
+SELECT id FROM audit.trade_decisions WHERE decision_id::text = %(name)s OR analysis_decision_id = %(name)s
+UNION SELECT trade_decision_id FROM audit.trade_executions
+      WHERE client_order_id = %(name)s OR alpaca_order_id = %(name)s OR execution_id::text = %(name)s
+UNION SELECT trade_decision_id FROM order_execution WHERE client_order_id = %(name)s OR alpaca_order_id = %(name)s
+UNION SELECT trade_decision_id FROM trade_journal WHERE trade_id = %(name)s OR id::text = %(name)s
+ORDER BY id
+"""
+CHAIN = """
+SELECT created_at AS at, 1 AS place, id AS seq, 'decided' AS event,
+       concat_ws(' ', action, side, trim_scale(quantity), symbol, order_type, trim_scale(limit_price)) AS what,
+       concat('decision ', decision_id, ', bytes sha256 ', left(source_bytes_sha256, 12)) AS detail
+FROM audit.trade_decisions WHERE id = %(id)s
+UNION ALL
+SELECT checked_at, 2, id, 'checked', concat(check_name, CASE WHEN passed THEN ' passed' ELSE ' FAILED' END),
+       concat('observed ', observed_value, ', limit ', NULLIF(limit_value, ''))
+FROM audit.risk_checks WHERE trade_decision_id = %(id)s
+UNION ALL
+SELECT said.captured_at, 3, said.id, 'said',
+       concat('POST ', string_agg(orders.order_type, ' + ' ORDER BY orders.id)),
+       concat('payload ', said.id, ': ', COALESCE(said.payload ->> 'body', 'body not kept'))
+FROM audit.trade_executions execution
+JOIN audit.api_payloads said ON said.id = execution.api_request_payload_id
+LEFT JOIN order_execution orders ON orders.id = execution.order_execution_id
+WHERE execution.trade_decision_id = %(id)s
+GROUP BY said.id
+UNION ALL
+SELECT heard.captured_at, 4, heard.id, 'heard',
+       concat('HTTP ', COALESCE(min(execution.http_status_code)::text, 'no answer')),
+       concat_ws(', ', concat('payload ', heard.id), min(execution.error_message),
+                 'order ' || string_agg(execution.alpaca_order_id, ' + ' ORDER BY execution.order_execution_id))
+FROM audit.trade_executions execution JOIN audit.api_payloads heard ON heard.id = execution.api_response_payload_id
+WHERE execution.trade_decision_id = %(id)s
+GROUP BY heard.id
+UNION ALL
+SELECT fill.filled_at, 5, fill.id, 'filled',
+       concat_ws(' ', orders.order_type, fill.side, trim_scale(fill.qty), 'at', trim_scale(fill.price)),
+       concat('execution ', fill.execution_id)
+FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
+WHERE orders.trade_decision_id = %(id)s
+UNION ALL
+SELECT COALESCE(executed_at, failed_at, cancelled_at), 6, id, concat('decision ', status), status_reason, ''
+FROM audit.trade_decisions WHERE id = %(id)s AND status <> 'pending'
+UNION ALL
+SELECT exit_date, 7, id, concat('trade ', lower(status)),
+       concat_ws(' ', exit_reason, 'P&L', trim_scale(actual_pnl), CASE WHEN pnl_is_estimate THEN '(estimate)' END),
+       trade_id
+FROM trade_journal WHERE trade_decision_id = %(id)s AND exit_date IS NOT NULL
+ORDER BY at, place, seq
+"""
+
+
+def find_decisions(db: TradingDB, name: str) -> list[int]:
+    """Return the ids of the decisions that a name belongs to: of a trade, an order, a decision or an analysis row."""
+    return [row["id"] for row in db.execute_query(FIND_DECISIONS, {"name": name})]
+
+
+def chain(db: TradingDB, decision_id: int) -> list[Row]:
+    """Return what is recorded about a decision: rows of at, event, what and detail, oldest first."""
+    rows = db.execute_query(CHAIN, {"id": decision_id})
+    return [{key: row[key] for key in ("at", "event", "what", "detail")} for row in rows]
+
+
+def as_json(rows: list[Row]) -> list[dict[str, Any]]:
+    """Return a chain with its times as text, for programs."""
+    return [row | {"at": row["at"].isoformat()} for row in rows]

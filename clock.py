@@ -1,0 +1,44 @@
+"""Where time comes from: every worker is given a clock and asks nothing else for the time."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """The time and the waiting of a worker; `now` is aware UTC."""
+
+    def now(self) -> datetime: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class ManualClock:
+    """A clock that moves only when told to; waiting moves it instead of blocking.
+
+    Raises ValueError for a time without zone.
+    """
+
+    def __init__(self, start: datetime) -> None:
+        self.set(start)
+
+    def now(self) -> datetime:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
+
+    def set(self, moment: datetime) -> None:
+        if moment.tzinfo is None:
+            raise ValueError(f"a clock needs a time with a zone, got {moment.isoformat()}")
+        self._now = moment.astimezone(UTC)

@@ -1,0 +1,328 @@
+"""Settings: the environment (and `.env`) turned into one frozen object, or a ConfigError that names the variable."""
+
+import logging
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import time
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from dotenv import dotenv_values
+
+import embedded_postgres
+
+PROJECT_ROOT = Path(__file__).resolve().parent
+LOCAL_STATE = PROJECT_ROOT / ".local"
+LIVE_HOST = "api.alpaca.markets"
+PAPER_URL = "https://paper-api.alpaca.markets"
+LIVE_URL = f"https://{LIVE_HOST}"
+DATA_URL = "https://data.alpaca.markets"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+log = logging.getLogger("config")
+
+
+class ConfigError(Exception):
+    """A setting is missing or malformed; the message names the variable and what to do."""
+
+
+@dataclass(frozen=True)
+class PostgresSettings:
+    """Where the database is; `embedded` means the PostgreSQL that test mode starts by itself."""
+
+    schema: str
+    host: str = ""
+    port: int = 5432
+    database: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    embedded: bool = False
+
+
+@dataclass(frozen=True)
+class AlpacaSettings:
+    """Where and how the broker is spoken to; empty URLs in test mode mean the local paper broker."""
+
+    base_url: str
+    data_url: str
+    paper: bool
+    data_feed: str
+    account_number: str
+    timeout_seconds: float
+    api_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+
+    @property
+    def local_broker(self) -> bool:
+        return self.base_url == ""
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """When the daemon runs its jobs: US Eastern wall time; None means the job is off."""
+
+    order_executor_time: time
+    order_monitor_minutes: int
+    order_monitor_eod_time: time
+    position_monitor_minutes: int
+    position_monitor_eod_time: time
+    congress_fetch_time: time
+    insider_fetch_time: time
+    maintenance_time: time
+    congressional_strategy_time: time | None
+    daily_summary_time: time
+    retention_day: int
+    retention_time: time
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a single decision may ask for: notional in dollars, quantity in shares, age in hours."""
+
+    max_order_notional: Decimal
+    max_order_qty: Decimal
+    decision_max_age_hours: Decimal
+    allow_short: bool
+    symbol_denylist: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a program is told from outside."""
+
+    test_mode: bool
+    postgres: PostgresSettings
+    alpaca: AlpacaSettings
+    schedule: ScheduleSettings
+    limits: Limits
+    analysis_timezone: ZoneInfo
+    use_audit_trail: bool
+    log_level: str
+    log_format: str
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that may appear in no log line and in no table."""
+        return (self.alpaca.api_key, self.alpaca.secret_key, self.postgres.password)
+
+
+def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read all settings; environ defaults to the process environment over `.env`.
+
+    Raises ConfigError. The names, defaults and meanings are listed in `.env.example`.
+    """
+    env = _Environment(_environment() if environ is None else environ)
+    return Settings(
+        test_mode=test_mode,
+        postgres=_postgres(env, test_mode),
+        alpaca=_alpaca(env, test_mode),
+        schedule=_schedule(env),
+        limits=_limits(env),
+        analysis_timezone=env.zone("ANALYSIS_TIMEZONE", "UTC"),
+        use_audit_trail=env.boolean("USE_AUDIT_TRAIL", True),
+        log_level=env.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
+        log_format=env.choice("LOG_FORMAT", "text", ("text", "json")),
+    )
+
+
+def get_postgres_config(test_mode: bool = False, settings: Settings | None = None) -> dict[str, str | int]:
+    """Return psycopg2 connection keywords; in test mode without `TEST_POSTGRES_*` the embedded server is started.
+
+    Raises ConfigError.
+    """
+    if settings is None:
+        settings = load_settings(test_mode)
+    postgres = settings.postgres
+    if not postgres.embedded:
+        keywords: dict[str, str | int] = {
+            "host": postgres.host, "port": postgres.port, "dbname": postgres.database, "user": postgres.user,
+        }
+        return keywords | ({"password": postgres.password} if postgres.password else {})
+    try:
+        return embedded_postgres.connection_parameters(LOCAL_STATE / "postgres")
+    except embedded_postgres.EmbeddedPostgresError as error:
+        raise ConfigError(
+            f"the embedded PostgreSQL did not start: {error}; or set TEST_POSTGRES_HOST to a server of yours"
+        ) from error
+
+
+def _environment() -> dict[str, str]:
+    path = PROJECT_ROOT / ".env"
+    if not path.is_file():
+        return dict(os.environ)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        log.warning(".env can be read by other users; run: chmod 600 %s", path)
+    try:
+        values = dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f".env cannot be read: {error}; make it a UTF-8 text that this user may read") from error
+    return {key: value for key, value in values.items() if value is not None} | dict(os.environ)
+
+
+class _Environment:
+    """The variables of the environment, read one by one, each with its type; an empty one counts as absent."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._values.get(name, "").strip() or default
+
+    def required(self, name: str) -> str:
+        value = self.text(name)
+        if not value:
+            raise ConfigError(f"{name} is not set; put it into .env (see .env.example)")
+        return value
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        for word in allowed:
+            if value.lower() == word.lower():
+                return word
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+
+    def boolean(self, name: str, default: bool) -> bool:
+        value = self.text(name, "true" if default else "false").lower()
+        if value in ("true", "yes", "on", "1"):
+            return True
+        if value in ("false", "no", "off", "0"):
+            return False
+        raise ConfigError(f"{name} is {value!r}; expected true or false")
+
+    def number(self, name: str, default: str, low: str, high: str) -> Decimal:
+        value = self.text(name, default)
+        try:
+            number = Decimal(value) if value.isascii() else Decimal("NaN")
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if not number.is_finite() or not Decimal(low) <= number <= Decimal(high):
+            raise ConfigError(f"{name} is {value!r}; expected a number from {low} to {high}")
+        return number
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        number = self.number(name, str(default), str(low), str(high))
+        if number != int(number):
+            raise ConfigError(f"{name} is {number}; expected a whole number from {low} to {high}")
+        return int(number)
+
+    def clock_time(self, name: str, default: str) -> time:
+        value = self.text(name, default)
+        if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
+            raise ConfigError(f"{name} is {value!r}; expected a time of day such as 09:45")
+        return time.fromisoformat(value)
+
+    def zone(self, name: str, default: str) -> ZoneInfo:
+        value = self.text(name, default)
+        try:
+            return ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ConfigError(f"{name} is {value!r}; expected a time zone such as America/New_York") from error
+
+    def url(self, name: str, default: str) -> str:
+        value = self.text(name, default).rstrip("/")
+        if not value:
+            return ""
+        if "@" in value:
+            raise ConfigError(f"{name} holds a user name or password; give scheme and host only")
+        wrong = f"{name} is {value!r}; expected scheme and host only, such as {PAPER_URL}"
+        # Other spellings of a host name, such as full-width letters, would slip past the check for the live broker.
+        if not re.fullmatch(r"https?://[a-z0-9_.:\[\]-]*[a-z0-9\]]", value, re.ASCII | re.IGNORECASE):
+            raise ConfigError(wrong)
+        try:
+            parts = urlsplit(value)
+            if not parts.hostname or parts.port == 0:
+                raise ConfigError(wrong)
+        except ValueError as error:
+            raise ConfigError(wrong) from error
+        return value
+
+
+def _postgres(env: _Environment, test_mode: bool) -> PostgresSettings:
+    prefix = "TEST_" if test_mode else ""
+    schema = env.text(f"{prefix}POSTGRES_SCHEMA", "public")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]{0,62}", schema) or schema.lower() == "audit":
+        raise ConfigError(f"{prefix}POSTGRES_SCHEMA is {schema!r}; expected a plain schema name other than audit")
+    if test_mode and not env.text("TEST_POSTGRES_HOST"):
+        return PostgresSettings(schema=schema, embedded=True)
+    return PostgresSettings(
+        schema=schema,
+        host=env.required(f"{prefix}POSTGRES_HOST"),
+        port=env.whole(f"{prefix}POSTGRES_PORT", 5432, 1, 65535),
+        database=env.required(f"{prefix}POSTGRES_DB"),
+        user=env.required(f"{prefix}POSTGRES_USER"),
+        password=env.text(f"{prefix}POSTGRES_PASSWORD"),
+    )
+
+
+def _alpaca(env: _Environment, test_mode: bool) -> AlpacaSettings:
+    base_url = env.url("ALPACA_BASE_URL", "")
+    data_url = env.url("ALPACA_DATA_URL", "")
+    paper = True if test_mode else env.boolean("ALPACA_PAPER", True)
+    _refuse_unconfirmed_live(env, base_url, paper, test_mode)
+    if not test_mode:
+        base_url = base_url or (PAPER_URL if paper else LIVE_URL)
+        data_url = data_url or DATA_URL
+    elif base_url and not data_url:
+        data_url = DATA_URL if base_url == PAPER_URL else base_url
+    # The local paper broker takes any key, so the real ones stay at home.
+    local = test_mode and not base_url
+    return AlpacaSettings(
+        base_url=base_url,
+        data_url=data_url,
+        paper=paper,
+        data_feed=env.text("ALPACA_DATA_FEED", "iex"),
+        account_number=env.text("ALPACA_ACCOUNT_NUMBER"),
+        timeout_seconds=float(env.number("ALPACA_TIMEOUT_SECONDS", "10", "0.1", "120")),
+        api_key="test-mode" if local else _key(env, "ALPACA_API_KEY", test_mode),
+        secret_key="test-mode" if local else _key(env, "ALPACA_SECRET_KEY", test_mode),
+    )
+
+
+def _key(env: _Environment, name: str, test_mode: bool) -> str:
+    return env.text(name, "test-mode") if test_mode else env.required(name)
+
+
+def _refuse_unconfirmed_live(env: _Environment, base_url: str, paper: bool, test_mode: bool) -> None:
+    live_url = (urlsplit(base_url).hostname or "").rstrip(".") == LIVE_HOST
+    if test_mode and live_url:
+        raise ConfigError("ALPACA_BASE_URL is the live broker; --test-mode never talks to a live account")
+    if live_url and paper:
+        raise ConfigError("ALPACA_BASE_URL is the live broker but ALPACA_PAPER is true; set one of them right")
+    if not paper and env.text("CONFIRM_LIVE_TRADING") != "yes":
+        raise ConfigError("ALPACA_PAPER is false; trading with real money needs CONFIRM_LIVE_TRADING=yes")
+
+
+def _schedule(env: _Environment) -> ScheduleSettings:
+    strategy_time = env.text("CONGRESSIONAL_STRATEGY_TIME")
+    return ScheduleSettings(
+        order_executor_time=env.clock_time("ORDER_EXECUTOR_TIME", "09:45"),
+        order_monitor_minutes=env.whole("ORDER_MONITOR_MINUTES", 5, 1, 60),
+        order_monitor_eod_time=env.clock_time("ORDER_MONITOR_EOD_TIME", "18:00"),
+        position_monitor_minutes=env.whole("POSITION_MONITOR_MINUTES", 10, 1, 60),
+        position_monitor_eod_time=env.clock_time("POSITION_MONITOR_EOD_TIME", "18:15"),
+        congress_fetch_time=env.clock_time("CONGRESS_FETCH_TIME", "07:00"),
+        insider_fetch_time=env.clock_time("INSIDER_FETCH_TIME", "07:15"),
+        maintenance_time=env.clock_time("MAINTENANCE_TIME", "05:30"),
+        congressional_strategy_time=(
+            env.clock_time("CONGRESSIONAL_STRATEGY_TIME", "") if strategy_time else None
+        ),
+        daily_summary_time=env.clock_time("DAILY_SUMMARY_TIME", "18:30"),
+        retention_day=env.whole("RETENTION_DAY", 1, 1, 28),
+        retention_time=env.clock_time("RETENTION_TIME", "04:00"),
+    )
+
+
+def _limits(env: _Environment) -> Limits:
+    denied = env.text("SYMBOL_DENYLIST").upper().replace(",", " ").split()
+    return Limits(
+        max_order_notional=env.number("MAX_ORDER_NOTIONAL", "20000", "1", "1e9"),
+        max_order_qty=env.number("MAX_ORDER_QTY", "10000", "0.000000001", "1e9"),
+        decision_max_age_hours=env.number("DECISION_MAX_AGE_HOURS", "96", "0.01", "87600"),
+        allow_short=env.boolean("ALLOW_SHORT", False),
+        symbol_denylist=frozenset(denied),
+    )

@@ -1,0 +1,293 @@
+"""TradingDB: one PostgreSQL connection, one way to commit, and raw SQL with bound parameters.
+
+Outside `transaction()` each statement commits by itself; inside it they stand or fall together. Rows are dicts,
+numeric is Decimal, timestamptz is aware UTC. Identifiers are quoted by the driver and tables come from a closed list.
+"""
+
+import json
+import logging
+import select
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import sql
+from psycopg2.extras import RealDictCursor, execute_values, register_default_json, register_default_jsonb
+
+from config import get_postgres_config
+
+Row = dict[str, Any]
+Parameters = Mapping[str, Any] | Sequence[Any] | None
+
+SQL_FOLDER = Path(__file__).resolve().parent / "sql"
+CONNECT_TIMEOUT_SECONDS = 10
+SESSION_SETTINGS = {
+    "TimeZone": "UTC",
+    "statement_timeout": "60s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "30s",
+    # Else the statements of execute_prepared that take arrays are planned anew each time; others have no plan to keep.
+    "plan_cache_mode": "force_generic_plan",
+}
+TABLES = frozenset({
+    "analysis_decision", "trade_journal", "order_execution", "order_fill", "position_tracking", "quiver_trades",
+    "politician_profiles", "committees", "committee_memberships", "blocked_assets", "data_ingestion_runs",
+    "data_ingestion_run_records", "api_payloads", "api_call_logs", "trade_decisions", "trade_executions",
+    "risk_checks", "job_runs", "alerts", "trading_control", "audit_log",
+})
+
+SET_SESSION = "SELECT set_config(name, value, false) FROM unnest(%(names)s, %(values)s) AS setting (name, value)"
+SET_SEARCH_PATH = "SELECT set_config('search_path', quote_ident(%(schema)s) || ', audit', false)"
+SCHEMA_EXISTS = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
+SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor schema'))"
+PING = "SELECT 1"
+
+log = logging.getLogger("db_layer")
+
+
+class DatabaseError(Exception):
+    """The database could not do what was asked; `sqlstate` and `constraint` tell programs why, where known."""
+
+    def __init__(self, message: str, sqlstate: str | None = None, constraint: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+
+
+class TradingDB:
+    """A connection to the trading database that re-opens itself between units of work, never inside one.
+
+    `config` holds psycopg2 keywords (default: `get_postgres_config(test_mode)`), `schema` is where the trading
+    tables are. Not safe for use by several threads at once.
+    """
+
+    def __init__(
+        self, test_mode: bool = False, config: Mapping[str, Any] | None = None, schema: str = "public",
+        application_name: str = "trading-monitor",
+    ) -> None:
+        self._config = dict(get_postgres_config(test_mode) if config is None else config)
+        self._schema = schema
+        self._application_name = application_name
+        self._connection: psycopg2.extensions.connection | None = None
+        self._in_transaction = False
+        self._prepared: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        """Open the connection unless it is open and alive. Raises DatabaseError."""
+        # Inside a transaction a lost connection must surface, not be replaced by an empty one.
+        if self._in_transaction:
+            return
+        if self._connection is None or not _alive(self._connection):
+            self.close()
+            self._connection = self._open()
+
+    def close(self) -> None:
+        """Close the connection; an open transaction is rolled back by the server."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self._in_transaction = False
+        self._prepared.clear()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the statements of the block one transaction: committed at its end, rolled back on any exception.
+
+        Raises DatabaseError; also when one is open already, because an inner commit would lie.
+        """
+        if self._in_transaction:
+            raise DatabaseError("a transaction is already open on this connection")
+        self.connect()
+        self._run("BEGIN", None)
+        self._in_transaction = True
+        try:
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+        self._in_transaction = False
+        self._commit()
+
+    def execute_query(self, statement: str | sql.Composable, parameters: Parameters = None) -> list[Row]:
+        """Run a statement and return its rows. Raises DatabaseError."""
+        self.connect()
+        rows, _ = self._run(statement, parameters)
+        return rows
+
+    def execute_update(self, statement: str | sql.Composable, parameters: Parameters = None) -> int:
+        """Run a statement and return how many rows it touched. Raises DatabaseError."""
+        self.connect()
+        _, count = self._run(statement, parameters)
+        return count
+
+    def execute_prepared(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
+        """Run a statement with named parameters that is planned once for the connection, and return its rows.
+
+        For writes where planning costs as much as writing: docs/benchmarks.md. Raises DatabaseError.
+        """
+        self.connect()
+        if statement not in self._prepared:
+            self._prepared[statement] = self._prepare(statement)
+        rows, _ = self._run(self._prepared[statement], parameters)
+        return rows
+
+    def execute_values(self, statement: str, rows: Sequence[Sequence[Any]]) -> int:
+        """Run one statement whose `VALUES %s` is filled with all rows; return how many rows it touched."""
+        if not rows:
+            return 0
+        self.connect()
+        with self._cursor() as cursor, _translated_errors():
+            execute_values(cursor, statement, rows, page_size=len(rows))
+            return int(cursor.rowcount)
+
+    def insert(self, table: str, values: Mapping[str, Any]) -> Any:
+        """Insert a row and return its id. Raises DatabaseError."""
+        statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) RETURNING id").format(
+            _table(table), sql.SQL(", ").join(map(sql.Identifier, values)),
+            sql.SQL(", ").join([sql.Placeholder()] * len(values)),
+        )
+        return self.execute_query(statement, list(values.values()))[0]["id"]
+
+    def update(self, table: str, row_id: Any, values: Mapping[str, Any]) -> int:
+        """Set columns of the row with this id; return 1, or 0 when there is none. Raises DatabaseError."""
+        statement = sql.SQL("UPDATE {} SET {} WHERE id = %s").format(
+            _table(table), sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in values),
+        )
+        return self.execute_update(statement, [*values.values(), row_id])
+
+    def get_by_id(self, table: str, row_id: Any) -> Row | None:
+        """Return the row with this id, or None. Raises DatabaseError."""
+        rows = self.query(table, {"id": row_id})
+        return rows[0] if rows else None
+
+    def query(self, table: str, where: Mapping[str, Any] | None = None) -> list[Row]:
+        """Return the rows whose columns equal the values of `where` (None: is null). Raises DatabaseError."""
+        conditions = [
+            sql.SQL("{} IS NOT DISTINCT FROM %s").format(sql.Identifier(name))
+            if value is None else sql.SQL("{} = %s").format(sql.Identifier(name))
+            for name, value in (where or {}).items()
+        ]
+        statement = sql.SQL("SELECT * FROM {}").format(_table(table))
+        if conditions:
+            statement += sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions)
+        return self.execute_query(statement, list((where or {}).values()))
+
+    def create_schema(self, test_mode: bool = False) -> None:
+        """Create what is missing of the tables in `sql/schema/`; may be run at any time.
+
+        In test mode the `analysis_decision` table is created too; otherwise it belongs to NocoDB. Raises DatabaseError.
+        """
+        files = sorted((SQL_FOLDER / "schema").glob("*.sql"))
+        if test_mode:
+            files += sorted((SQL_FOLDER / "test_mode").glob("*.sql"))
+        with self.transaction():
+            self._run(SCHEMA_LOCK, None)
+            # Asked first because CREATE SCHEMA IF NOT EXISTS needs a right that a table owner seldom has.
+            if not self._run(SCHEMA_EXISTS, {"schema": self._schema})[0]:
+                self._run(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._schema)), None)
+            for file in files:
+                self._run(file.read_text(encoding="utf-8"), None)
+
+    def _open(self) -> psycopg2.extensions.connection:
+        with _translated_errors("could not connect to PostgreSQL: "):
+            connection: psycopg2.extensions.connection = psycopg2.connect(
+                **self._config, connect_timeout=CONNECT_TIMEOUT_SECONDS, application_name=self._application_name,
+            )
+        connection.autocommit = True
+        with _translated_errors(), connection.cursor() as cursor:
+            cursor.execute(SET_SESSION, {"names": list(SESSION_SETTINGS), "values": list(SESSION_SETTINGS.values())})
+            cursor.execute(SET_SEARCH_PATH, {"schema": self._schema})
+        register_default_json(connection, loads=_loads)
+        register_default_jsonb(connection, loads=_loads)
+        return connection
+
+    def _cursor(self) -> RealDictCursor:
+        if self._connection is None:
+            raise DatabaseError("the connection to PostgreSQL is closed")
+        return self._connection.cursor(cursor_factory=RealDictCursor)
+
+    def _run(self, statement: str | sql.Composable, parameters: Parameters) -> tuple[list[Row], int]:
+        with _translated_errors(), self._cursor() as cursor:
+            cursor.execute(statement, parameters)
+            rows = [dict(row) for row in cursor.fetchall()] if cursor.description else []
+            return rows, cursor.rowcount
+
+    def _prepare(self, statement: str) -> str:
+        name = f"statement_{len(self._prepared) + 1}"
+        numbers = _ParameterNumbers()
+        self._run(f"PREPARE {name} AS {statement % numbers}", None)
+        return f"EXECUTE {name} ({', '.join(f'%({parameter})s' for parameter in numbers)})"
+
+    def _commit(self) -> None:
+        with _translated_errors(), self._cursor() as cursor:
+            cursor.execute("COMMIT")
+            # PostgreSQL answers COMMIT of a failed transaction with a silent ROLLBACK.
+            if cursor.statusmessage != "COMMIT":
+                raise DatabaseError("the transaction was rolled back because a statement in it had failed")
+
+    def _roll_back(self) -> None:
+        self._in_transaction = False
+        try:
+            self._run("ROLLBACK", None)
+        except DatabaseError:
+            # The connection is gone and the server has rolled back; the cause is already on its way up.
+            self.close()
+
+
+class _ParameterNumbers(dict[str, str]):
+    """Gives `%(name)s` the server's way to say it: $1 for the first name asked for, $2 for the next."""
+
+    def __missing__(self, name: str) -> str:
+        self[name] = f"${len(self) + 1}"
+        return self[name]
+
+
+def _alive(connection: psycopg2.extensions.connection) -> bool:
+    if connection.closed:
+        return False
+    # A healthy idle connection has nothing to read; a server that went away has said so, or closed the line.
+    if not select.select([connection], [], [], 0)[0]:
+        return True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(PING)
+    except psycopg2.Error:
+        log.warning("the connection to PostgreSQL was lost; opening a new one")
+        return False
+    return True
+
+
+@contextmanager
+def _translated_errors(prefix: str = "") -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.Error as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        diagnosis = getattr(error, "diag", None)
+        raise DatabaseError(
+            prefix + lines[0], getattr(error, "pgcode", None), getattr(diagnosis, "constraint_name", None)
+        ) from error
+    except ValueError as error:
+        # NUL, half a surrogate pair, a year over 9999: what one side holds and the other cannot.
+        raise DatabaseError(f"a value does not fit between Python and PostgreSQL: {error}") from error
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_float=Decimal)
+
+
+def _table(name: str) -> sql.Identifier:
+    if name not in TABLES:
+        raise DatabaseError(f"there is no table {name!r} in the trading database")
+    return sql.Identifier(name)

@@ -1,0 +1,224 @@
+"""The rows of `order_execution` and `order_fill`: intents written, and what the broker says applied to them."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from audit_trail import AlertLevel, OrderState, raise_alert, record_order_states
+from db_layer import Row, TradingDB
+from order_life import EXECUTION_OF_ORDER, ORDER_MOVES, OrderRole, OrderStatus, heard_status
+
+log = logging.getLogger("order_records")
+
+# An intent whose request was committed but whose answer was not is as unknown as a lost answer.
+MARK_INTERRUPTED = """
+UPDATE order_execution SET order_status = 'unknown', updated_at = %(now)s
+WHERE order_status = 'intended'
+  AND EXISTS (SELECT 1 FROM audit.trade_executions execution
+              WHERE execution.order_execution_id = order_execution.id AND execution.status = 'submitted')
+"""
+
+# Orders that need looking at: working ones, and all orders of trades that are not over.
+LOAD_ORDERS = """
+SELECT orders.* FROM order_execution orders
+WHERE orders.order_status IN ('intended', 'unknown', 'pending', 'partially_filled')
+   OR orders.trade_journal_id IN (SELECT id FROM trade_journal WHERE status IN ('ORDERED', 'POSITION'))
+ORDER BY orders.id
+"""
+LOAD_GROUP = """
+SELECT orders.*, journal.symbol FROM order_execution orders
+JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.id = %(id)s OR orders.parent_order_id = %(id)s
+ORDER BY orders.id
+"""
+LOCK_IF_UNSENT = """
+SELECT 1 FROM order_execution orders
+WHERE id = %(id)s AND order_status = 'intended'
+  AND NOT EXISTS (SELECT 1 FROM audit.trade_executions execution
+                  WHERE execution.order_execution_id = orders.id AND execution.status = 'submitted')
+FOR UPDATE
+"""
+
+# The status a change was computed from is checked again, so that two writers cannot move one order apart.
+APPLY_CHANGES = """
+UPDATE order_execution orders
+SET order_status = change.new_status, broker_status = change.broker_status, alpaca_order_id = change.alpaca_order_id,
+    client_order_id = change.client_order_id, qty = change.qty, filled_qty = change.filled_qty,
+    filled_avg_price = change.filled_avg_price, filled_at = change.filled_at, updated_at = %(now)s
+FROM unnest(%(ids)s::bigint[], %(old_statuses)s::text[], %(new_statuses)s::text[], %(broker_statuses)s::text[],
+            %(alpaca_order_ids)s::text[], %(client_order_ids)s::text[], %(qtys)s::numeric[],
+            %(filled_qtys)s::numeric[], %(filled_avg_prices)s::numeric[], %(filled_ats)s::timestamptz[])
+     AS change (id, old_status, new_status, broker_status, alpaca_order_id, client_order_id, qty, filled_qty,
+                filled_avg_price, filled_at)
+WHERE orders.id = change.id AND orders.order_status = change.old_status
+RETURNING orders.id
+"""
+
+ADD_FILLS = """
+INSERT INTO order_fill (order_execution_id, execution_id, side, qty, price, filled_at)
+SELECT orders.id, fill.execution_id, orders.side, fill.qty, fill.price, fill.filled_at
+FROM unnest(%(order_ids)s::text[], %(execution_ids)s::text[], %(qtys)s::numeric[], %(prices)s::numeric[],
+            %(filled_ats)s::timestamptz[]) AS fill (order_id, execution_id, qty, price, filled_at)
+JOIN order_execution orders ON orders.alpaca_order_id = fill.order_id
+ON CONFLICT (execution_id) DO NOTHING
+"""
+# The shares that orders say were filled but no execution accounts for yet, and since when.
+FILLS_WANTED = """
+SELECT min(orders.created_at) AS since
+FROM order_execution orders
+WHERE orders.trade_journal_id IN (SELECT id FROM trade_journal
+                                  WHERE status IN ('ORDERED', 'POSITION') OR pnl_is_estimate)
+  AND orders.filled_qty > (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE order_execution_id = orders.id)
+"""
+FILLS_OF_TRADE = """
+SELECT fill.order_execution_id, fill.qty, fill.price
+FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
+WHERE orders.trade_journal_id = %(journal_id)s
+ORDER BY fill.filled_at, fill.id
+"""
+SET_STATUS = """
+UPDATE order_execution SET order_status = %(status)s, updated_at = %(now)s
+WHERE (id = %(id)s OR parent_order_id = %(id)s) AND order_status = ANY(%(allowed)s)
+"""
+COUNT_MISSED_LOOKUP = """
+UPDATE order_execution SET missed_lookups = missed_lookups + 1, updated_at = %(now)s WHERE id = %(id)s
+RETURNING missed_lookups
+"""
+LAST_SUBMITTED = """
+SELECT max(submitted_at) AS at FROM audit.trade_executions WHERE order_execution_id = %(id)s
+"""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """An order about to be written down; shares and dollars."""
+
+    trade_journal_id: int
+    trade_decision_id: int
+    analysis_decision_id: str | None
+    client_order_id: str
+    role: OrderRole
+    side: str
+    time_in_force: str
+    qty: Decimal
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    parent_order_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the broker says about one row that the row does not say yet."""
+
+    row: Row
+    status: OrderStatus
+    order: Mapping[str, Any]
+
+
+def add_intent(db: TradingDB, intent: Intent, now: datetime) -> int:
+    """Write an order that is not sent yet and return its id. Raises DatabaseError."""
+    values = {name: value for name, value in vars(intent).items() if name != "role"}
+    return int(db.insert("order_execution", values | {
+        "order_type": str(intent.role), "order_status": str(OrderStatus.INTENDED), "created_at": now, "updated_at": now,
+    }))
+
+
+def find_changes(rows: Iterable[Row], orders: Iterable[Mapping[str, Any]]) -> list[Change]:
+    """Compare rows with the broker's orders (legs under their parents) and return what is new.
+
+    A row whose order is not among them is left alone, and so is one whose order claims fewer fills than before.
+    """
+    rows = list(rows)
+    by_id = {order["id"]: order for order in orders}
+    by_client_id = {order.get("client_order_id"): order for order in by_id.values()}
+    found = {
+        row["id"]: order for row in rows
+        if (order := by_id.get(row["alpaca_order_id"]) or by_client_id.get(row["client_order_id"]))
+    }
+    pairs = [(row, found.get(row["id"]) or _leg_of(row, found.get(row["parent_order_id"]))) for row in rows]
+    changes = [_change(row, order) for row, order in pairs if order is not None]
+    return [change for change in changes if change is not None]
+
+
+def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> int:
+    """Write the changes and what they mean for the executions; return how many rows took them. Raises DatabaseError."""
+    if not changes:
+        return 0
+    for change in changes:
+        _alert_on_strange_word(db, change, now)
+    rows = db.execute_query(APPLY_CHANGES, {
+        "ids": [change.row["id"] for change in changes],
+        "old_statuses": [change.row["order_status"] for change in changes],
+        "new_statuses": [str(change.status) for change in changes],
+        "broker_statuses": [change.order["status"] for change in changes],
+        "alpaca_order_ids": [change.order["id"] for change in changes],
+        "client_order_ids": [_client_order_id(change) for change in changes],
+        "qtys": [change.order["qty"] or change.row["qty"] for change in changes],
+        "filled_qtys": [change.order["filled_qty"] for change in changes],
+        "filled_avg_prices": [change.order["filled_avg_price"] for change in changes],
+        "filled_ats": [change.order["filled_at"] for change in changes],
+        "now": now,
+    })
+    taken = {row["id"] for row in rows}
+    record_order_states(db, [_state(change) for change in changes if change.row["id"] in taken], now)
+    return len(taken)
+
+
+def add_fills(db: TradingDB, fills: Sequence[Mapping[str, Any]]) -> int:
+    """Write executions that belong to our orders, each once; return how many were new. Raises DatabaseError."""
+    if not fills:
+        return 0
+    return db.execute_update(ADD_FILLS, {
+        "order_ids": [fill["order_id"] for fill in fills], "execution_ids": [fill["id"] for fill in fills],
+        "qtys": [fill["qty"] for fill in fills], "prices": [fill["price"] for fill in fills],
+        "filled_ats": [fill["transaction_time"] for fill in fills],
+    })
+
+
+def set_status(db: TradingDB, order_id: int, status: OrderStatus, now: datetime) -> None:
+    """Move an order and its leg without the broker's word, from any status that is not an end. Raises DatabaseError."""
+    allowed = [str(before) for before, after in ORDER_MOVES.items() if status in after]
+    if status is OrderStatus.INTENDED:
+        # What provably did not arrive may be tried again under the same id.
+        allowed = [str(OrderStatus.UNKNOWN)]
+    db.execute_update(SET_STATUS, {"id": order_id, "status": str(status), "allowed": allowed, "now": now})
+
+
+def _leg_of(row: Row, parent: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if parent is None or row["parent_order_id"] is None:
+        return None
+    return next((leg for leg in parent["legs"] if leg.get("stop_price") is not None), None)
+
+
+def _change(row: Row, order: Mapping[str, Any]) -> Change | None:
+    before = OrderStatus(row["order_status"])
+    status = heard_status(order["status"], order["filled_qty"])
+    if status is None:
+        status = OrderStatus.UNKNOWN if before is OrderStatus.INTENDED else before
+    elif status is not before and status not in ORDER_MOVES[before]:
+        status = before
+    known = (row["alpaca_order_id"], row["order_status"], row["broker_status"], row["filled_qty"])
+    heard = (order["id"], str(status), order["status"], order["filled_qty"])
+    return None if known == heard or order["filled_qty"] < row["filled_qty"] else Change(row, status, order)
+
+
+def _alert_on_strange_word(db: TradingDB, change: Change, now: datetime) -> None:
+    word = change.order["status"]
+    if heard_status(word, change.order["filled_qty"]) is None:
+        message = f"the broker calls order {change.order['id']} {word[:60]!r}, an unknown word; nothing was done"
+        raise_alert(db, AlertLevel.WARNING, "unknown_broker_status", change.order["id"], message, now)
+
+
+def _client_order_id(change: Change) -> str:
+    return str(change.order.get("client_order_id") or change.row["client_order_id"])
+
+
+def _state(change: Change) -> OrderState:
+    return OrderState(
+        order_id=change.row["id"], status=EXECUTION_OF_ORDER[change.status], alpaca_order_id=change.order["id"],
+        client_order_id=_client_order_id(change), filled_qty=change.order["filled_qty"],
+        filled_avg_price=change.order["filled_avg_price"], filled_at=change.order["filled_at"],
+    )
