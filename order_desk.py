@@ -1,0 +1,313 @@
+"""Carries a message to the broker in three transactions, and finds out what became of it when nobody said.
+
+Every order was written down as an intent first (Tx1, by whoever decided). Here: the request is committed (Tx2), sent
+once, and the answer committed (Tx3) before anything is concluded from it. Source: docs/architecture.md.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from alpaca_client import Broker, BrokerError, Outcome, Reply, Request, same_order
+from analysis_rows import AnalysisRows
+from audit_trail import (
+    AlertLevel,
+    OrderState,
+    PayloadPolicy,
+    finish_decision,
+    raise_alert,
+    record_answer,
+    record_attempt,
+    record_order_states,
+    record_read,
+    record_request,
+    record_response,
+    request_text,
+    response_text,
+)
+from clock import Clock
+from db_layer import Row, TradingDB
+from order_life import (
+    ENDED,
+    DecisionStatus,
+    ExecutionStatus,
+    ExitReason,
+    JournalStatus,
+    OrderRole,
+    OrderStatus,
+)
+from order_records import (
+    COUNT_MISSED_LOOKUP,
+    LAST_SUBMITTED,
+    LOAD_GROUP,
+    LOCK_IF_UNSENT,
+    MARK_INTERRUPTED,
+    Change,
+    apply_changes,
+    find_changes,
+    set_status,
+)
+from risk_gate import entries_allowed
+from trade_records import TradeEnd, end_trade
+
+SOURCE = "alpaca"
+CANCEL_POLLS = 20
+CANCEL_POLL_SECONDS = 0.5
+LOOKUPS_BEFORE_NOT_PLACED = 2
+UNSETTLED = """
+SELECT id, order_type FROM order_execution
+WHERE order_status = 'unknown' AND parent_order_id IS NULL ORDER BY id
+"""
+DECISION_OF_ORDER = """
+SELECT decision.id, decision.analysis_row_key FROM audit.trade_decisions decision WHERE decision.id = %(id)s
+"""
+
+EXECUTION_OF_OUTCOME = {
+    Outcome.ACCEPTED: ExecutionStatus.ACCEPTED,
+    Outcome.REFUSED: ExecutionStatus.REJECTED,
+    Outcome.NOT_SENT: ExecutionStatus.NOT_PLACED,
+    Outcome.UNKNOWN: ExecutionStatus.UNKNOWN,
+}
+
+log = logging.getLogger("order_desk")
+
+
+class OrderDesk:
+    """The one way in which workers place, cancel and look up orders."""
+
+    def __init__(
+        self, db: TradingDB, broker: Broker, clock: Clock, policy: PayloadPolicy, analysis: AnalysisRows,
+    ) -> None:
+        self._db = db
+        self._broker = broker
+        self._clock = clock
+        self._policy = policy
+        self._analysis = analysis
+        broker.record_with(self.record_read)
+
+    def submit(self, order_id: int) -> Outcome | None:
+        """Send an intended order (with its leg) and settle the answer.
+
+        None when nothing was sent: the kill switch held it back, or another process is sending it.
+
+        Raises DatabaseError.
+        """
+        order, *legs = self._db.execute_query(LOAD_GROUP, {"id": order_id})
+        request = self._broker.order_request(order_body(order, legs))
+        with self._db.transaction():
+            if not self._db.execute_query(LOCK_IF_UNSENT, {"id": order_id}):
+                return None
+            if order["order_type"] == OrderRole.ENTRY and not entries_allowed(self._db):
+                return None
+            said = self._policy.payload(request_text(request.method, request.path, request.params, request.body))
+            ids = {row["id"]: row["client_order_id"] for row in (order, *legs)}
+            execution_ids = record_attempt(self._db, order["trade_decision_id"], ids, said, self._clock.now())
+        reply = self._broker.send(request)
+        with self._db.transaction():
+            self._record_answer(execution_ids, reply)
+            self._settle(order, legs, reply)
+        log.info("order sent", extra=_fields(order, reply))
+        legs_missing = reply.outcome is Outcome.ACCEPTED and bool(legs) and not reply.order()["legs"]
+        if reply.outcome is not Outcome.UNKNOWN and not legs_missing:
+            return reply.outcome
+        try:
+            return Outcome.ACCEPTED if self.look_up(order_id) else reply.outcome
+        except BrokerError as error:
+            log.warning("the look-up failed; the next pass asks again", extra={"error": error})
+            return reply.outcome
+
+    def cancel(self, order: Row) -> bool:
+        """Ask the broker to cancel an order and wait for its word; True when the order has ended, however it did.
+
+        Raises DatabaseError and BrokerError.
+        """
+        request = self._broker.cancel_request(order["alpaca_order_id"])
+        said = self._policy.payload(request_text(request.method, request.path, request.params, None))
+        request_id = record_request(self._db, SOURCE, said, self._clock.now())
+        reply = self._broker.send(request)
+        heard = self._policy.payload(self._response_text(reply))
+        record_response(
+            self._db, SOURCE, request_id, f"{request.method} {request.path}", heard, self._clock.now(),
+            reply.http_status, reply.duration_ms,
+        )
+        log.info("cancel sent", extra=_fields(order, reply))
+        for poll in range(CANCEL_POLLS):
+            if poll:
+                self._clock.sleep(CANCEL_POLL_SECONDS)
+            self.refresh(order["id"])
+            current = self._db.get_by_id("order_execution", order["id"])
+            if current is not None and OrderStatus(current["order_status"]) in ENDED:
+                return True
+        return False
+
+    def refresh(self, order_id: int) -> None:
+        """Read one order with its legs from the broker and write down what is new. Raises BrokerError."""
+        rows = self._db.execute_query(LOAD_GROUP, {"id": order_id})
+        heard = self._broker.get_order(rows[0]["alpaca_order_id"]) if rows[0]["alpaca_order_id"] else None
+        if heard is not None:
+            self.take(find_changes(rows, [heard]))
+
+    def take(self, changes: list[Change]) -> int:
+        """Write what was heard of orders; an entry heard of for the first time marks its decision's row too."""
+        if not changes:
+            return 0
+        with self._db.transaction():
+            count = apply_changes(self._db, changes, self._clock.now())
+            for change in changes:
+                if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
+                    self._mark_placed(change.row, change.order["id"])
+        return count
+
+    def settle_unfinished(self) -> None:
+        """Look up every order whose outcome is unknown, interrupted ones included. Raises BrokerError."""
+        self._db.execute_update(MARK_INTERRUPTED, {"now": self._clock.now()})
+        for order in self._db.execute_query(UNSETTLED):
+            self.look_up(order["id"])
+
+    def look_up(self, order_id: int) -> bool:
+        """Ask for an order by our id; True when the broker has it. What it does not know counts only in the end.
+
+        Raises DatabaseError and BrokerError. Source: docs/architecture.md, unknown outcomes.
+        """
+        rows = self._db.execute_query(LOAD_GROUP, {"id": order_id})
+        order, legs = rows[0], rows[1:]
+        heard = self._broker.find_order(order["client_order_id"])
+        if heard is None:
+            self._count_missed(order, legs)
+            return False
+        if not same_order(order_body(order, legs), heard):
+            message = f"the broker has another order under {order['client_order_id']}; nothing was done about it"
+            raise_alert(
+                self._db, AlertLevel.CRITICAL, "order_mismatch", order["client_order_id"], message, self._clock.now(),
+            )
+            return False
+        self.take(find_changes(rows, [heard]))
+        return True
+
+    def _count_missed(self, order: Row, legs: list[Row]) -> None:
+        submitted_at: datetime = self._db.execute_query(LAST_SUBMITTED, {"id": order["id"]})[0]["at"]
+        now = self._clock.now()
+        # A message may still be on its way until both ends must have given up on it.
+        if now - submitted_at < timedelta(seconds=2 * self._broker.timeout_seconds):
+            return
+        missed = self._db.execute_query(COUNT_MISSED_LOOKUP, {"id": order["id"], "now": now})[0]["missed_lookups"]
+        if missed < LOOKUPS_BEFORE_NOT_PLACED:
+            return
+        listed = self._broker.list_orders(submitted_at - timedelta(minutes=1))
+        if any(heard.get("client_order_id") == order["client_order_id"] for heard in listed):
+            return
+        with self._db.transaction():
+            self._conclude_not_placed(order, legs)
+
+    def _conclude_not_placed(self, order: Row, legs: list[Row]) -> None:
+        record_order_states(self._db, [_never_arrived(row) for row in (order, *legs)], self._clock.now())
+        if order["order_type"] != OrderRole.ENTRY:
+            set_status(self._db, order["id"], OrderStatus.INTENDED, self._clock.now())
+            return
+        reason = "not_placed: the broker never received the order, and an entry is not sent a second time"
+        set_status(self._db, order["id"], OrderStatus.CANCELLED, self._clock.now())
+        self._fail_entry(order, ExitReason.CANCELLED, reason)
+
+    def _settle(self, order: Row, legs: list[Row], reply: Reply) -> None:
+        now = self._clock.now()
+        if reply.outcome is Outcome.ACCEPTED:
+            heard = reply.order()
+            apply_changes(self._db, find_changes([order, *legs], [heard]), now)
+            if order["order_type"] == OrderRole.ENTRY:
+                self._mark_placed(order, heard["id"])
+        elif reply.outcome is Outcome.REFUSED:
+            set_status(self._db, order["id"], OrderStatus.REJECTED, now)
+            if order["order_type"] == OrderRole.ENTRY:
+                reason = f"the broker refused the order ({reply.error_code}): {reply.error_message}"
+                self._fail_entry(order, ExitReason.REJECTED, reason)
+        elif reply.outcome is Outcome.UNKNOWN:
+            set_status(self._db, order["id"], OrderStatus.UNKNOWN, now)
+        else:
+            set_status(self._db, order["id"], OrderStatus.INTENDED, now)
+
+    def _mark_placed(self, order: Row, alpaca_order_id: str) -> None:
+        row_key, now = self._row_key(order), self._clock.now()
+        if row_key is None or self._analysis.mark_placed(row_key, alpaca_order_id, order["trade_journal_id"], now):
+            return
+        # The order is a fact; a row deleted under it must not make us forget the order.
+        message = f"row {row_key} of analysis_decision is gone, so it could not be marked with order {alpaca_order_id}"
+        raise_alert(self._db, AlertLevel.WARNING, "decision_row_gone", order["client_order_id"], message, now)
+
+    def _fail_entry(self, order: Row, reason: ExitReason, words: str) -> None:
+        now = self._clock.now()
+        finish_decision(self._db, order["trade_decision_id"], DecisionStatus.FAILED, words, now)
+        end_trade(self._db, order["trade_journal_id"], TradeEnd(JournalStatus.CANCELLED, reason, now), now)
+        row_key = self._row_key(order)
+        if row_key is not None:
+            self._analysis.mark_refused(row_key, words, now)
+
+    def _row_key(self, order: Row) -> str | None:
+        rows = self._db.execute_query(DECISION_OF_ORDER, {"id": order["trade_decision_id"]})
+        return rows[0]["analysis_row_key"] if rows else None
+
+    def _record_answer(self, execution_ids: list[int], reply: Reply) -> None:
+        body = reply.json() if reply.outcome is Outcome.REFUSED else None
+        record_answer(
+            self._db, execution_ids, EXECUTION_OF_OUTCOME[reply.outcome],
+            self._policy.payload(self._response_text(reply)), self._clock.now(), http_status=reply.http_status,
+            error_code=reply.error_code, error_message=reply.error_message,
+            error_details=body if isinstance(body, dict) else None,
+        )
+
+    def record_read(self, request: Request, reply: Reply) -> None:
+        """Write down a read and its answer; the broker's door calls this before the answer is used."""
+        remaining = reply.headers.get("X-RateLimit-Remaining", "")
+        # Headers change with every answer; without them the same answer has the same digest and is stored once.
+        record_read(
+            self._db, SOURCE, f"{request.method} {request.path}",
+            self._policy.payload(request_text(request.method, request.path, request.params, None)),
+            self._policy.payload(response_text(reply.http_status, {}, reply.text or None, reply.error)),
+            self._clock.now(), reply.http_status, reply.duration_ms,
+            int(remaining) if remaining.isdecimal() and len(remaining) < 10 else None,
+        )
+
+    def _response_text(self, reply: Reply) -> str:
+        return response_text(reply.http_status, reply.headers, reply.text or None, reply.error)
+
+
+def order_body(order: Row, legs: list[Row]) -> dict[str, Any]:
+    """Return the JSON of an order as the broker wants it, the same for the same rows; decimals are strings."""
+    body: dict[str, Any] = {
+        "symbol": order["symbol"],
+        "qty": decimal_text(order["qty"]),
+        "side": order["side"],
+        "time_in_force": order["time_in_force"],
+        "client_order_id": order["client_order_id"],
+    }
+    if legs:
+        return body | {
+            "type": "limit",
+            "order_class": "oco",
+            "take_profit": {"limit_price": decimal_text(order["limit_price"])},
+            "stop_loss": {"stop_price": decimal_text(legs[0]["stop_price"])},
+        }
+    if order["stop_price"] is not None:
+        return body | {"type": "stop", "stop_price": decimal_text(order["stop_price"])}
+    if order["limit_price"] is not None:
+        return body | {"type": "limit", "limit_price": decimal_text(order["limit_price"])}
+    return body | {"type": "market"}
+
+
+def decimal_text(number: Decimal) -> str:
+    """Return a number in plain digits, without exponent and without zeros that say nothing."""
+    return format(number.normalize(), "f")
+
+
+def _never_arrived(order: Row) -> OrderState:
+    return OrderState(
+        order["id"], ExecutionStatus.NOT_PLACED, None, order["client_order_id"], Decimal(0), None, None,
+    )
+
+
+def _fields(order: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
+    return {
+        "client_order_id": order["client_order_id"], "outcome": str(reply.outcome),
+        "http_status": reply.http_status, "error": reply.error_message,
+    }

@@ -1,0 +1,396 @@
+"""Follows every order to its end: fills open positions, positions are protected, exits close trades."""
+
+import argparse
+import logging
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from alpaca_client import Broker, BrokerError, Outcome
+from audit_trail import AlertLevel, finish_decision, raise_alert, resolve_alert
+from clock import Clock
+from config import Settings
+from db_layer import Row, TradingDB
+from order_life import (
+    ENDED,
+    FILLED_EXIT,
+    UNFILLED_END,
+    DecisionStatus,
+    ExitReason,
+    Fill,
+    JournalStatus,
+    OrderRole,
+    OrderStatus,
+    average_price,
+    opposite,
+    realised_pnl,
+    total_qty,
+)
+from order_records import (
+    FILLS_OF_TRADE,
+    FILLS_WANTED,
+    LOAD_ORDERS,
+    Intent,
+    add_fills,
+    add_intent,
+    find_changes,
+    set_status,
+)
+from program import EXIT_DONE, EXIT_FAILED, arguments, build_parts, run_program, show
+from trade_records import (
+    TradeEnd,
+    end_trade,
+    estimated_trades,
+    hold_position,
+    open_trades,
+    settle_estimate,
+    track_exits,
+)
+
+# Our clock and the broker's may differ; listings begin this much earlier.
+CLOCK_MARGIN = timedelta(hours=1)
+ORDERS_OF_TRADE = "SELECT * FROM order_execution WHERE trade_journal_id = %(journal_id)s ORDER BY id"
+JOURNAL = """
+SELECT journal.*, decision.source_bytes_sha256, decision.analysis_row_key
+FROM trade_journal journal JOIN audit.trade_decisions decision ON decision.id = journal.trade_decision_id
+WHERE journal.id = %(journal_id)s
+"""
+LEFTOVERS = """
+SELECT orders.* FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.order_status IN ('pending', 'partially_filled') AND orders.alpaca_order_id IS NOT NULL
+  AND journal.status IN ('CLOSED', 'CANCELLED')
+ORDER BY orders.parent_order_id NULLS FIRST, orders.id
+"""
+
+log = logging.getLogger("order_monitor")
+
+
+class Event(StrEnum):
+    """What a pass did."""
+
+    CHANGED = "orders changed"
+    OPENED = "positions opened"
+    PROTECTED = "exits placed"
+    CLOSED = "trades closed"
+    ENDED_UNFILLED = "entries ended unfilled"
+    CANCELLED = "leftover orders cancelled"
+    PROBLEM = "problems (see the alerts)"
+    UNREACHED = "orders left alone because the broker did not answer"
+
+
+@dataclass(frozen=True)
+class Trade:
+    """A trade that is not over, with its orders."""
+
+    journal: Row
+    entry: Row
+    exits: tuple[Row, ...]
+
+    @property
+    def entered(self) -> Decimal:
+        return Decimal(self.entry["filled_qty"])
+
+    @property
+    def held(self) -> Decimal:
+        """The shares held now, always counted positive."""
+        return self.entered - sum((order["filled_qty"] for order in self.exits), Decimal(0))
+
+    @property
+    def entry_ended(self) -> bool:
+        return OrderStatus(self.entry["order_status"]) in ENDED
+
+    @property
+    def groups(self) -> list[Row]:
+        """The exit orders not ended yet; an OCO counts as its target order, which is its parent."""
+        return [
+            order for order in self.exits
+            if order["parent_order_id"] is None and OrderStatus(order["order_status"]) not in ENDED
+        ]
+
+    def leg(self, order: Row) -> Row | None:
+        """Return the stop inside an OCO."""
+        return next((other for other in self.exits if other["parent_order_id"] == order["id"]), None)
+
+
+class OrderMonitor:
+    """One pass: what the broker says is written down, and every trade is brought to where it should be."""
+
+    def __init__(
+        self, test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None,
+        clock: Clock | None = None, settings: Settings | None = None,
+    ) -> None:
+        parts = build_parts(test_mode, db, broker, clock, settings, "order_monitor")
+        self._db = parts.db
+        self._broker = parts.broker
+        self._clock = parts.clock
+        self._desk = parts.desk
+        self._events: Counter[Event] = Counter()
+
+    def run(self) -> Counter[Event]:
+        """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
+        self._events = Counter()
+        self._broker.account()
+        self._desk.settle_unfinished()
+        self.sync_order_status()
+        for trade in self._open_trades():
+            try:
+                self._attend(trade)
+            except BrokerError as error:
+                self._unreached(trade.journal["trade_id"], error)
+        self.cancel_remaining_orders()
+        log.info("monitor pass finished", extra={str(event): count for event, count in self._events.items()})
+        return self._events
+
+    def sync_order_status(self) -> None:
+        """Write down what one listing says about all working orders, and their executions. Raises BrokerError."""
+        working = [
+            row for row in self._db.execute_query(LOAD_ORDERS) if OrderStatus(row["order_status"]) not in ENDED
+        ]
+        asked = [row for row in working if OrderStatus(row["order_status"]) is not OrderStatus.INTENDED]
+        if asked:
+            orders = self._broker.list_orders(min(row["created_at"] for row in asked) - CLOCK_MARGIN)
+            self._events[Event.CHANGED] += self._desk.take(find_changes(working, orders))
+            self._ask_for_missing(asked, {order["id"] for order in orders})
+        self._sync_fills()
+
+    def handle_entry_filled(self, trade: Trade) -> None:
+        """Turn a filled entry into a position, or bring its quantity up to date. Raises DatabaseError."""
+        now = self._clock.now()
+        with self._db.transaction():
+            hold_position(
+                self._db, trade.journal["id"], trade.entered, trade.held, trade.entry["filled_avg_price"], now,
+            )
+            finish_decision(self._db, trade.journal["trade_decision_id"], DecisionStatus.EXECUTED, None, now)
+        if trade.journal["status"] == JournalStatus.ORDERED:
+            self._events[Event.OPENED] += 1
+            log.info("position opened", extra={"trade_id": trade.journal["trade_id"], "qty": trade.held})
+
+    def place_stop_loss(self, trade: Trade) -> Outcome | None:
+        """Place a stop for all shares held: gtc, or day for a fraction, which the broker takes no other way."""
+        with self._db.transaction():
+            order_id = add_intent(self._db, self._exit_intent(trade, OrderRole.STOP_LOSS), self._clock.now())
+        return self._desk.submit(order_id)
+
+    def place_take_profit(self, trade: Trade) -> Outcome | None:
+        """Place target and stop for all shares held as one OCO order, whose parent is the target."""
+        now = self._clock.now()
+        with self._db.transaction():
+            order_id = add_intent(self._db, self._exit_intent(trade, OrderRole.TAKE_PROFIT), now)
+            add_intent(self._db, self._exit_intent(trade, OrderRole.STOP_LOSS, parent_order_id=order_id), now)
+        return self._desk.submit(order_id)
+
+    def handle_exit_filled(self, trade: Trade) -> None:
+        """Close a trade whose shares are all gone, with the profit its executions give. Raises DatabaseError."""
+        now = self._clock.now()
+        entries, exits, complete = self._fills(trade)
+        last = max((order for order in trade.exits if order["filled_qty"] > 0), key=_filled_at)
+        end = TradeEnd(
+            JournalStatus.CLOSED, FILLED_EXIT[OrderRole(last["order_type"])], last["filled_at"] or now,
+            average_price(exits), realised_pnl(trade.journal["side"], entries, exits), estimate=not complete,
+        )
+        with self._db.transaction():
+            end_trade(self._db, trade.journal["id"], end, now)
+            resolve_alert(self._db, "unprotected_position", trade.journal["trade_id"], now)
+        self._events[Event.CLOSED] += 1
+        log.info("trade closed", extra={
+            "trade_id": trade.journal["trade_id"], "reason": end.reason, "pnl": end.pnl, "estimate": end.estimate,
+        })
+
+    def cancel_remaining_orders(self) -> None:
+        """Cancel what still works at the broker for trades that are over. Raises DatabaseError."""
+        for order in self._db.execute_query(LEFTOVERS):
+            current = self._db.get_by_id("order_execution", order["id"])
+            if current is None or OrderStatus(current["order_status"]) in ENDED:
+                continue
+            try:
+                self._events[Event.CANCELLED] += self._desk.cancel(order)
+            except BrokerError as error:
+                self._unreached(order["client_order_id"], error)
+
+    def _attend(self, trade: Trade) -> None:
+        if trade.entered == 0:
+            if trade.entry_ended:
+                self._end_unfilled(trade)
+            return
+        if trade.journal["status"] == JournalStatus.ORDERED or trade.journal["actual_qty"] != trade.entered:
+            self.handle_entry_filled(trade)
+        if trade.held > 0:
+            self._protect(trade)
+        elif trade.held < 0:
+            self._problem(
+                trade, "too_many_exits",
+                f"{trade.journal['trade_id']} sold {-trade.held} shares more than it had; close them by hand",
+            )
+        elif trade.entry_ended or self._desk.cancel(trade.entry):
+            trade = self._reload(trade)
+            if trade.held == 0:
+                self.handle_exit_filled(trade)
+
+    def _protect(self, trade: Trade) -> None:
+        """Make the live exit one group over exactly the shares held, replacing whatever else there is."""
+        live = trade.groups
+        if len(live) == 1 and self._fits(trade, live[0]):
+            if live[0]["order_status"] == OrderStatus.INTENDED:
+                self._judge(trade, self._desk.submit(live[0]["id"]))
+            elif live[0]["order_status"] != OrderStatus.UNKNOWN:
+                self._note_protected(trade)
+            return
+        if not all(self._remove(order) for order in live):
+            self._unprotected(trade, "the exit orders that do not fit it did not go away")
+            return
+        swing = trade.journal["planned_take_profit"] is not None
+        if not swing and not trade.entry_ended:
+            # A resting entry and a plain stop in one symbol count as a wash trade: the stop would be refused.
+            self._desk.cancel(trade.entry)
+        trade = self._reload(trade)
+        if trade.journal["actual_qty"] != trade.entered:
+            self.handle_entry_filled(trade)
+        if trade.held > 0:
+            self._judge(trade, self.place_take_profit(trade) if swing else self.place_stop_loss(trade))
+
+    def _fits(self, trade: Trade, order: Row) -> bool:
+        if order["qty"] - order["filled_qty"] != trade.held:
+            return False
+        leg = trade.leg(order)
+        return order["order_type"] == OrderRole.STOP_LOSS or (
+            leg is not None and OrderStatus(leg["order_status"]) not in ENDED
+        )
+
+    def _remove(self, order: Row) -> bool:
+        if order["order_status"] == OrderStatus.INTENDED:
+            with self._db.transaction():
+                set_status(self._db, order["id"], OrderStatus.CANCELLED, self._clock.now())
+            return True
+        return order["alpaca_order_id"] is not None and self._desk.cancel(order)
+
+    def _judge(self, trade: Trade, outcome: Outcome | None) -> None:
+        if outcome is Outcome.ACCEPTED:
+            self._events[Event.PROTECTED] += 1
+            self._note_protected(self._reload(trade))
+            return
+        self._unprotected(trade, f"its exit order was not placed: {outcome}")
+
+    def _note_protected(self, trade: Trade) -> None:
+        now = self._clock.now()
+        live = [order for order in trade.exits if OrderStatus(order["order_status"]) not in ENDED]
+        ids = {order["order_type"]: order["alpaca_order_id"] for order in live}
+        with self._db.transaction():
+            track_exits(
+                self._db, trade.journal["id"], ids.get(OrderRole.STOP_LOSS), ids.get(OrderRole.TAKE_PROFIT), now,
+            )
+            resolve_alert(self._db, "unprotected_position", trade.journal["trade_id"], now)
+
+    def _end_unfilled(self, trade: Trade) -> None:
+        now = self._clock.now()
+        reason = UNFILLED_END[OrderStatus(trade.entry["order_status"])]
+        status = DecisionStatus.CANCELLED if reason is ExitReason.CANCELLED else DecisionStatus.FAILED
+        words = f"the order ended as {trade.entry['broker_status']} with nothing filled"
+        with self._db.transaction():
+            end_trade(self._db, trade.journal["id"], TradeEnd(JournalStatus.CANCELLED, reason, now), now)
+            finish_decision(self._db, trade.journal["trade_decision_id"], status, words, now)
+        self._events[Event.ENDED_UNFILLED] += 1
+
+    def _ask_for_missing(self, rows: list[Row], listed: set[str]) -> None:
+        for row in rows:
+            if row["alpaca_order_id"] and row["parent_order_id"] is None and row["alpaca_order_id"] not in listed:
+                self._desk.refresh(row["id"])
+
+    def _sync_fills(self) -> None:
+        since: datetime | None = self._db.execute_query(FILLS_WANTED)[0]["since"]
+        if since is None:
+            return
+        fills = self._broker.list_fills(since - CLOCK_MARGIN)
+        with self._db.transaction():
+            add_fills(self._db, fills)
+        for journal in estimated_trades(self._db):
+            self._settle_estimate(self._trade(journal["id"]))
+
+    def _settle_estimate(self, trade: Trade) -> None:
+        entries, exits, complete = self._fills(trade)
+        entry, left = average_price(entries), average_price(exits)
+        if complete and entry is not None and left is not None:
+            pnl = realised_pnl(trade.journal["side"], entries, exits)
+            settle_estimate(self._db, trade.journal["id"], entry, left, pnl, self._clock.now())
+
+    def _fills(self, trade: Trade) -> tuple[list[Fill], list[Fill], bool]:
+        """Return entry and exit executions; where some are not known yet, the orders' averages, and False."""
+        known: defaultdict[int, list[Fill]] = defaultdict(list)
+        for row in self._db.execute_query(FILLS_OF_TRADE, {"journal_id": trade.journal["id"]}):
+            known[row["order_execution_id"]].append(Fill(row["qty"], row["price"]))
+        filled = [order for order in (trade.entry, *trade.exits) if order["filled_qty"] > 0]
+        complete = all(total_qty(known[order["id"]]) == order["filled_qty"] for order in filled)
+        if not complete:
+            known = defaultdict(list, {
+                order["id"]: [Fill(order["filled_qty"], order["filled_avg_price"])] for order in filled
+            })
+        return known[trade.entry["id"]], [fill for order in trade.exits for fill in known[order["id"]]], complete
+
+    def _exit_intent(self, trade: Trade, role: OrderRole, parent_order_id: int | None = None) -> Intent:
+        journal = trade.journal
+        number = 1 + sum(order["parent_order_id"] is None for order in trade.exits)
+        whole = trade.held == trade.held.to_integral_value()
+        stem = trade.entry["client_order_id"].removesuffix("-e")
+        letter = "x" if role is OrderRole.TAKE_PROFIT else ("l" if parent_order_id else "s")
+        return Intent(
+            trade_journal_id=journal["id"], trade_decision_id=journal["trade_decision_id"],
+            analysis_decision_id=journal["initial_analysis_id"], client_order_id=f"{stem}-{letter}{number}",
+            role=role, side=opposite(journal["side"]), time_in_force="gtc" if whole else "day", qty=trade.held,
+            limit_price=journal["planned_take_profit"] if role is OrderRole.TAKE_PROFIT else None,
+            stop_price=journal["current_stop_loss"] if role is OrderRole.STOP_LOSS else None,
+            parent_order_id=parent_order_id,
+        )
+
+    def _open_trades(self) -> list[Trade]:
+        orders: defaultdict[int, list[Row]] = defaultdict(list)
+        for row in self._db.execute_query(LOAD_ORDERS):
+            orders[row["trade_journal_id"]].append(row)
+        return [_trade(journal, orders[journal["id"]]) for journal in open_trades(self._db)]
+
+    def _reload(self, trade: Trade) -> Trade:
+        return self._trade(trade.journal["id"])
+
+    def _trade(self, journal_id: int) -> Trade:
+        key = {"journal_id": journal_id}
+        return _trade(self._db.execute_query(JOURNAL, key)[0], self._db.execute_query(ORDERS_OF_TRADE, key))
+
+    def _unprotected(self, trade: Trade, why: str) -> None:
+        position = f"{trade.held:f} {trade.journal['symbol']} of {trade.journal['trade_id']}"
+        self._problem(trade, "unprotected_position", f"{position} have no exit order for all shares: {why}")
+
+    def _unreached(self, subject: str, error: BrokerError) -> None:
+        self._events[Event.UNREACHED] += 1
+        log.error("not attended to in this pass", extra={"subject": subject, "error": error})
+
+    def _problem(self, trade: Trade, kind: str, message: str) -> None:
+        self._events[Event.PROBLEM] += 1
+        log.error(message)
+        raise_alert(self._db, AlertLevel.CRITICAL, kind, trade.journal["trade_id"], message, self._clock.now())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one pass from the command line and return the exit status."""
+    parser = arguments("Follow orders and fills, open and protect positions, close trades: one pass.")
+    return run_program(parser, argv, _work)
+
+
+def _work(options: argparse.Namespace, settings: Settings) -> int:
+    events = OrderMonitor(options.test_mode, settings=settings).run()
+    show(", ".join(f"{event}: {events[event]}" for event in Event if events[event]) or "Nothing changed.")
+    return EXIT_FAILED if events[Event.UNREACHED] else EXIT_DONE
+
+
+def _trade(journal: Row, orders: list[Row]) -> Trade:
+    entry = next(order for order in orders if order["order_type"] == OrderRole.ENTRY)
+    return Trade(journal, entry, tuple(order for order in orders if order["order_type"] != OrderRole.ENTRY))
+
+
+def _filled_at(order: Row) -> datetime:
+    moment: datetime = order["filled_at"] or order["updated_at"]
+    return moment
+
+
+if __name__ == "__main__":
+    sys.exit(main())

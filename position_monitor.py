@@ -1,0 +1,107 @@
+"""Values every position at the last price, long and short."""
+
+import argparse
+import logging
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from alpaca_client import Broker
+from clock import Clock
+from config import Settings
+from db_layer import TradingDB
+from program import EXIT_DONE, arguments, build_parts, run_program, show
+
+MARKET_ZONE = ZoneInfo("America/New_York")
+SYMBOLS = "SELECT DISTINCT symbol FROM position_tracking ORDER BY symbol"
+# One statement for all positions; a symbol without a price is not among the prices, so its row stays as it was.
+VALUE_POSITIONS = """
+UPDATE position_tracking position
+SET current_price = latest.price, market_value = round(position.qty * latest.price, 6),
+    unrealized_pnl = round((latest.price - position.avg_entry_price) * position.qty
+                           * CASE position.side WHEN 'long' THEN 1 ELSE -1 END, 6),
+    last_updated = %(now)s
+FROM unnest(%(symbols)s::text[], %(prices)s::numeric[]) AS latest (symbol, price)
+WHERE position.symbol = latest.symbol AND position.current_price IS DISTINCT FROM latest.price
+"""
+REVIEW_TRADES = """
+UPDATE trade_journal journal
+SET last_review_date = %(today)s, updated_at = %(now)s, days_open = GREATEST(0, %(today)s - (
+        SELECT min(fill.filled_at AT TIME ZONE 'America/New_York')::date
+        FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
+        WHERE orders.trade_journal_id = journal.id AND orders.order_type = 'ENTRY'))
+WHERE journal.status = 'POSITION' AND journal.last_review_date IS DISTINCT FROM %(today)s
+  AND EXISTS (SELECT 1 FROM position_tracking position
+              WHERE position.trade_journal_id = journal.id AND position.symbol = ANY(%(symbols)s))
+"""
+
+log = logging.getLogger("position_monitor")
+
+
+@dataclass(frozen=True)
+class Valuation:
+    """What a pass did: rows whose value changed, and symbols that have no price now."""
+
+    symbols: int
+    changed: int
+    unpriced: tuple[str, ...]
+
+
+class PositionMonitor:
+    """One pass over the tracked positions."""
+
+    def __init__(
+        self, test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None,
+        clock: Clock | None = None, settings: Settings | None = None,
+    ) -> None:
+        parts = build_parts(test_mode, db, broker, clock, settings, "position_monitor")
+        self._db = parts.db
+        self._broker = parts.broker
+        self._clock = parts.clock
+
+    def run(self) -> Valuation:
+        """Value all positions with one price call. Raises DatabaseError and BrokerError."""
+        symbols = [row["symbol"] for row in self._db.execute_query(SYMBOLS)]
+        prices = self._broker.latest_prices(symbols)
+        unpriced = tuple(symbol for symbol in symbols if symbol not in prices)
+        if unpriced:
+            log.warning("no price, so these positions keep their last value", extra={"symbols": ",".join(unpriced)})
+        changed = self.update_positions(prices, self._clock.now())
+        log.info("position pass finished", extra={"symbols": len(symbols), "changed": changed})
+        return Valuation(len(symbols), changed, unpriced)
+
+    def update_positions(self, prices: dict[str, Decimal], now: datetime) -> int:
+        """Write value and unrealised profit at these prices; return how many rows changed. Raises DatabaseError."""
+        if not prices:
+            return 0
+        values = {
+            "symbols": list(prices), "prices": list(prices.values()), "now": now,
+            "today": now.astimezone(MARKET_ZONE).date(),
+        }
+        with self._db.transaction():
+            changed = self._db.execute_update(VALUE_POSITIONS, values)
+            self._db.execute_update(REVIEW_TRADES, values)
+        return changed
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one pass from the command line and return the exit status."""
+    parser = arguments("Value every position at its last price: one pass.")
+    return run_program(parser, argv, _work)
+
+
+def _work(options: argparse.Namespace, settings: Settings) -> int:
+    valuation = PositionMonitor(options.test_mode, settings=settings).run()
+    if valuation.symbols == 0:
+        show("There are no positions.")
+    else:
+        missing = f"; no price for {', '.join(valuation.unpriced)}, left as before" if valuation.unpriced else ""
+        priced = valuation.symbols - len(valuation.unpriced)
+        show(f"{priced} symbols priced, {valuation.changed} positions changed{missing}.")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
