@@ -1,0 +1,94 @@
+"""Plays the world around test mode: writes an approved decision, moves a price at the local paper broker."""
+
+import argparse
+import json
+import sys
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from uuid import uuid4
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import requests
+
+import local_broker
+from clock import SystemClock
+from config import ConfigError, Settings
+from order_desk import decimal_text
+from program import EXIT_DONE, EXIT_FAILED, build_parts, run_program, show
+
+ADD_DECISION = """
+INSERT INTO analysis_decision ("Analysis_Id", "Date_time", "Ticker", "Decision", "Approve", executed)
+VALUES (%(id)s, %(now)s::timestamptz AT TIME ZONE %(zone)s, %(symbol)s, %(decision)s, true, false)
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.set_defaults(test_mode=True)
+    commands = parser.add_subparsers(dest="command", required=True)
+    decide = commands.add_parser("decide", help="write an approved NEW_TRADE decision into the test database")
+    decide.add_argument("--symbol", default="NVDA")
+    decide.add_argument("--qty", type=_number, default=Decimal(45))
+    decide.add_argument("--limit", type=_number, default=Decimal("133.80"), help="limit price, dollars")
+    decide.add_argument("--stop", type=_number, default=Decimal("124.00"), help="stop price, dollars")
+    decide.add_argument("--target", type=_number, default=Decimal("145.50"), help="target price, dollars")
+    price = commands.add_parser("price", help="set the price of a symbol at the local paper broker")
+    price.add_argument("symbol")
+    price.add_argument("price", type=_number)
+    return run_program(parser, argv, lambda options, settings: _COMMANDS[options.command](options, settings))
+
+
+def _decide(options: argparse.Namespace, settings: Settings) -> int:
+    parts = build_parts(test_mode=True, settings=settings)
+    name = f"REHEARSAL-{uuid4().hex[:8]}"
+    # Written by hand because json would turn the decimals into floats.
+    levels = f'"stop_loss": {{"stop_price": {options.stop:f}}}, "take_profit": {{"limit_price": {options.target:f}}}'
+    decision = (
+        f'{{"symbol": {json.dumps(options.symbol)}, "primary_action": "NEW_TRADE", "new_trade": {{"strategy": "SWING", '
+        f'"qty": {options.qty:f}, "side": "buy", "limit_price": {options.limit:f}, {levels}}}}}'
+    )
+    parts.db.execute_update(ADD_DECISION, {
+        "id": name, "now": SystemClock().now(), "zone": settings.analysis_timezone.key, "symbol": options.symbol,
+        "decision": decision,
+    })
+    show(
+        f"{name} is approved: buy {decimal_text(options.qty)} {options.symbol} at {options.limit:f}, "
+        f"stop {options.stop:f}, target {options.target:f}.\n"
+        "Next: python order_executor.py --test-mode, then python order_monitor.py --test-mode,\n"
+        f"then move the market: python scripts/rehearse.py price {options.symbol} {options.target:f}",
+    )
+    return EXIT_DONE
+
+
+def _price(options: argparse.Namespace, settings: Settings) -> int:
+    if not settings.alpaca.local_broker:
+        raise ConfigError("ALPACA_BASE_URL names another broker; only the local paper broker's prices can be set")
+    url = local_broker.use(settings.alpaca).base_url
+    with requests.Session() as session:
+        session.trust_env = False
+        prices = {options.symbol: decimal_text(options.price)}
+        answer = session.post(f"{url}/control/prices", json=prices, timeout=settings.alpaca.timeout_seconds)
+    if answer.status_code != 200:
+        print(f"rehearse.py: the paper broker refused: {answer.text.strip()}", file=sys.stderr)
+        return EXIT_FAILED
+    show(f"{options.symbol} trades at {options.price:f} now.")
+    return EXIT_DONE
+
+
+_COMMANDS = {"decide": _decide, "price": _price}
+
+
+def _number(text: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""The programs as a person runs them: real processes, exit statuses, what is printed where."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paper_broker import PaperBroker, Server, serve
+from tests.flow.world import ADD_ROW, swing
+
+PROJECT = Path(__file__).resolve().parents[2]
+PRODUCT = shutil.ignore_patterns(
+    ".git", ".venv", ".local", "tests", "__pycache__", ".*_cache", ".hypothesis", ".coverage*", ".env",
+)
+
+
+def run(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with nothing but these settings."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **settings}
+    arguments = [sys.executable, *command]
+    return subprocess.run(
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=50, check=False,
+    )
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """The project alone in an empty place: nothing configured, nothing started yet."""
+    folder = tmp_path / "trading monitor"
+    shutil.copytree(PROJECT, folder, ignore=PRODUCT)
+    return folder
+
+
+@pytest.fixture
+def paper() -> Iterator[Server]:
+    with serve(PaperBroker(hours="always")) as server:
+        server.broker.set_price("NVDA", Decimal("133.50"))
+        yield server
+
+
+@pytest.fixture
+def configured(database: dict[str, Any], paper: Server) -> dict[str, str]:
+    """Production settings: somebody's PostgreSQL and somebody's Alpaca-speaking server."""
+    return {
+        "POSTGRES_HOST": str(database["host"]), "POSTGRES_PORT": str(database["port"]),
+        "POSTGRES_DB": str(database["dbname"]), "POSTGRES_USER": str(database["user"]),
+        "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret",
+        "ALPACA_BASE_URL": paper.url, "ALPACA_DATA_URL": paper.url,
+    }
+
+
+def test_one_trades_life_by_hand_with_nothing_configured(bare: Path) -> None:
+    decided = run(bare, "scripts/rehearse.py", "decide")
+    assert (decided.returncode, decided.stderr) == (0, "")
+    assert "buy 45 NVDA at 133.80" in decided.stdout
+    steps = [
+        (("order_executor.py", "--test-mode"), "placed: 1"),
+        (("order_executor.py", "--test-mode"), "No approved decisions are waiting."),
+        (("order_monitor.py", "--test-mode"), "positions opened: 1, exits placed: 1"),
+        (("position_monitor.py", "--test-mode"), "1 symbols priced, 1 positions changed."),
+        (("scripts/rehearse.py", "price", "NVDA", "146"), "NVDA trades at 146 now."),
+        (("order_monitor.py", "--test-mode"), "trades closed: 1"),
+        (("-m", "audit_trail", "trace", decided.stdout.split()[0], "--test-mode"), "TARGET_HIT P&L"),
+    ]
+    for command, expected in steps:
+        result = run(bare, *command)
+        assert result.returncode == 0, (command, result.stderr)
+        assert expected in result.stdout, command
+        assert "Traceback" not in result.stderr
+    assert _processes_of(bare) == []
+
+
+def test_the_programs_work_on_any_database_and_any_broker(configured: dict[str, str], db: Any, paper: Server) -> None:
+    now = datetime.now(UTC).replace(tzinfo=None)
+    db.execute_update(ADD_ROW, {
+        "id": "A1", "at": now - timedelta(minutes=1), "ticker": "NVDA", "text": json.dumps(swing()), "approve": True,
+        "executed": None,
+    })
+    for program, expected in (
+        ("order_executor.py", "placed: 1"), ("order_monitor.py", "positions opened: 1"),
+        ("position_monitor.py", "1 symbols priced"),
+    ):
+        result = run(PROJECT, program, **configured)
+        assert (result.returncode, expected in result.stdout) == (0, True), result
+    assert db.query("position_tracking")[0]["symbol"] == "NVDA"
+    assert len(paper.broker.state.orders) == 3
+
+
+@pytest.mark.parametrize("program", ["order_executor.py", "order_monitor.py", "position_monitor.py"])
+class TestProgram:
+    """What is common to the three programs."""
+
+    def test_help_is_there(self, program: str) -> None:
+        result = run(PROJECT, program, "--help")
+        assert result.returncode == 0
+        assert "--test-mode" in result.stdout
+
+    def test_missing_settings_are_named(self, program: str) -> None:
+        result = run(PROJECT, program, ALPACA_API_KEY="key")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"{program}: POSTGRES_HOST is not set; put it into .env (see .env.example)\n"
+
+    def test_a_wrong_argument_is_a_usage_error(self, program: str) -> None:
+        assert run(PROJECT, program, "--test-mod3").returncode == 2
+
+    def test_an_unreachable_database_is_one_line_and_status_1(
+        self, program: str, configured: dict[str, str],
+    ) -> None:
+        result = run(PROJECT, program, **configured | {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"})
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert "could not connect to PostgreSQL" in result.stderr
+
+    def test_an_unreachable_broker_is_one_line_and_status_1(
+        self, program: str, configured: dict[str, str], db: Any,
+    ) -> None:
+        db.insert("position_tracking", {
+            "trade_journal_id": 1, "symbol": "NVDA", "side": "long", "qty": 1, "avg_entry_price": 1, "cost_basis": 1,
+            "last_updated": datetime.now(UTC),
+        })
+        dead = {"ALPACA_BASE_URL": "http://127.0.0.1:9", "ALPACA_DATA_URL": "http://127.0.0.1:9"}
+        result = run(PROJECT, program, **configured | dead)
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert "Traceback" not in result.stderr
+
+    def test_a_database_without_our_tables_is_said_plainly(
+        self, program: str, configured: dict[str, str], clones: Any,
+    ) -> None:
+        result = run(PROJECT, program, **configured | {"POSTGRES_DB": "postgres"})
+        assert result.returncode == 1
+        assert "scripts/create_production_tables.py" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_dry_run_prints_and_writes_nothing(configured: dict[str, str], db: Any, paper: Server) -> None:
+    at = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=1)
+    row = {"id": "A1", "at": at, "ticker": "NVDA", "text": json.dumps(swing()), "approve": True, "executed": None}
+    db.execute_update(ADD_ROW, row)
+    result = run(PROJECT, "order_executor.py", "--dry-run", **configured)
+    assert (result.returncode, result.stdout) == (0, "A1: buy 45 NVDA at 133.8: would be sent\n")
+    assert db.query("trade_decisions") == []
+    assert paper.broker.state.orders == {}
+
+
+def test_a_trace_that_finds_nothing_says_so(configured: dict[str, str], db: Any) -> None:
+    result = run(PROJECT, "-m", "audit_trail", "trace", "nothing-like-it", **configured)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "nothing is recorded under nothing-like-it" in result.stderr
+
+
+def test_logs_are_json_on_request_and_hold_no_key(configured: dict[str, str], db: Any) -> None:
+    result = run(PROJECT, "order_executor.py", **configured | {"LOG_FORMAT": "json", "ALPACA_SECRET_KEY": "canary-77"})
+    assert result.returncode == 0
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    assert lines[-1]["message"] == "executor pass finished"
+    assert "canary-77" not in result.stderr + result.stdout
+
+
+def test_the_demo_runs_to_its_end(bare: Path) -> None:
+    result = run(bare, "scripts/demo.py")
+    assert result.returncode == 0, result.stderr
+    for expected in ("TARGET_HIT", "STOPPED_OUT", "TREND", "must be at least 0.01 below", "What is recorded about"):
+        assert expected in result.stdout
+    assert _processes_of(bare) == []
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """The command lines of running programs that name a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in command:
+            found.append(command)
+    return found
