@@ -10,6 +10,7 @@ WITH known AS (
     SELECT type, min(id) AS id FROM audit.api_payloads
     WHERE (type, sha256) IN (('ApiRequest', %(request_sha256)s), ('ApiResponse', %(response_sha256)s))
       AND source = %(source)s AND purged_at IS NULL
+      AND (payload IS NOT NULL OR %(response)s::text IS NULL)
     GROUP BY type
 ), fresh AS (
     INSERT INTO audit.api_payloads (type, payload, source, captured_at, sha256, byte_length)
