@@ -2,10 +2,11 @@
 
 A message that changes something (submit, cancel) is classed as accepted, refused, not sent or unknown and never
 repeated here. A read either gives a complete, well-formed answer or raises BrokerError.
-Sources: Alpaca's API reference; docs/broker.md.
+Source: Alpaca's API reference; what an answer proves is explained in docs/architecture.md.
 """
 
 import json
+import logging
 import socket
 import ssl
 import time
@@ -24,14 +25,19 @@ from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
 from requests.adapters import HTTPAdapter
 
-from config import AlpacaSettings
+from config import AlpacaSettings, load_settings
+from log_setup import printable
 
 PAGE_SIZE = 500
 FILLS_PAGE_SIZE = 100
 MAX_PAGES = 400
 READ_CHUNK = 65536
+LONGEST_ERROR = 500
+LONGEST_WORD = 128
 DUPLICATE_ID_WORDS = "client_order_id must be unique"
 KEPT_HEADERS = ("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After")
+
+log = logging.getLogger("alpaca_client")
 
 Json = Any
 JsonObject = dict[str, Any]
@@ -95,12 +101,8 @@ class Reply:
             return None
         body = self.json()
         words = body.get("message") if isinstance(body, dict) else None
-        return " ".join(str(words or self.text).split())[:500] or f"HTTP {self.http_status} without a word"
-
-    @property
-    def duplicate_id(self) -> bool:
-        """True when the broker says that it already has an order under this client order id."""
-        return self.http_status in (409, 422) and DUPLICATE_ID_WORDS in (self.error_message or "")
+        said = printable(" ".join(str(words or self.text).split()), LONGEST_ERROR)
+        return said or f"HTTP {self.http_status} without a word"
 
 
 class BrokerError(Exception):
@@ -110,16 +112,24 @@ class BrokerError(Exception):
 Recorder = Callable[[Request, Reply], None]
 
 
-def get_trading_client(settings: AlpacaSettings) -> TradingClient:
-    """Return alpaca-py's trading client with raw answers, no retries, a total timeout and no proxy."""
+def get_trading_client(settings: AlpacaSettings | None = None) -> TradingClient:
+    """Return alpaca-py's trading client with raw answers, no retries, a total timeout and no proxy.
+
+    Settings default to the environment's. Raises ConfigError.
+    """
+    settings = settings or load_settings().alpaca
     client = TradingClient(
         settings.api_key, settings.secret_key, paper=settings.paper, raw_data=True, url_override=settings.base_url,
     )
     return cast(TradingClient, _tamed(client, settings.timeout_seconds))
 
 
-def get_data_client(settings: AlpacaSettings) -> StockHistoricalDataClient:
-    """Return alpaca-py's market-data client with raw answers, no retries, a total timeout and no proxy."""
+def get_data_client(settings: AlpacaSettings | None = None) -> StockHistoricalDataClient:
+    """Return alpaca-py's market-data client with raw answers, no retries, a total timeout and no proxy.
+
+    Settings default to the environment's. Raises ConfigError.
+    """
+    settings = settings or load_settings().alpaca
     client = StockHistoricalDataClient(
         settings.api_key, settings.secret_key, raw_data=True, url_override=settings.data_url,
     )
@@ -135,8 +145,8 @@ class Broker:
         self._data = get_data_client(settings)
         self._recorder = recorder
 
-    def record_with(self, recorder: Recorder) -> None:
-        """Tell this recorder of every read from now on."""
+    def record_with(self, recorder: Recorder | None) -> None:
+        """Tell this recorder, or nobody, of every read from now on."""
         self._recorder = recorder
 
     @property
@@ -168,20 +178,21 @@ class Broker:
         return _order(order) if order else None
 
     def list_orders(self, after: datetime) -> list[JsonObject]:
-        """Return every order submitted after this moment in any state, legs under their parents, oldest first.
+        """Return the orders submitted after this moment in any state, legs under their parents, oldest first.
 
-        Pages by the id of the last order, since orders may share a submission time. Raises BrokerError.
+        Pages by the id of the last order, since orders may share a submission time. A row that makes no sense is
+        left out, as if it had not been listed. Raises BrokerError.
         """
         params = {
             "status": "all", "nested": "true", "direction": "asc", "limit": str(PAGE_SIZE), "after": after.isoformat(),
         }
         orders: dict[str, JsonObject] = {}
         for _ in range(MAX_PAGES):
-            page = [_order(order) for order in self._read_list("/v2/orders", params)]
-            fresh = [order for order in page if order["id"] not in orders]
-            orders.update((order["id"], order) for order in fresh)
+            page = _page(self._read_list("/v2/orders", params))
+            fresh = [row for row in page if row["id"] not in orders]
+            orders.update((row["id"], row) for row in fresh)
             if len(page) < PAGE_SIZE:
-                return list(orders.values())
+                return _readable(_order, orders.values())
             if not fresh:
                 break
             params.pop("after", None)
@@ -189,19 +200,30 @@ class Broker:
         raise BrokerError("the listing of orders did not come to an end; nothing was concluded from it")
 
     def list_fills(self, after: datetime) -> list[JsonObject]:
-        """Return every fill activity since this moment, oldest first. Raises BrokerError."""
+        """Return the fill activities since this moment, oldest first, without rows that make no sense.
+
+        Raises BrokerError.
+        """
         params = {"after": after.isoformat(), "direction": "asc", "page_size": str(FILLS_PAGE_SIZE)}
         fills: dict[str, JsonObject] = {}
         for _ in range(MAX_PAGES):
-            page = [_activity(fill) for fill in self._read_list("/v2/account/activities/FILL", params)]
-            fresh = [fill for fill in page if fill["id"] not in fills]
-            fills.update((fill["id"], fill) for fill in fresh)
+            page = _page(self._read_list("/v2/account/activities/FILL", params))
+            fresh = [row for row in page if row["id"] not in fills]
+            fills.update((row["id"], row) for row in fresh)
             if len(page) < FILLS_PAGE_SIZE:
-                return list(fills.values())
+                return _readable(_activity, fills.values())
             if not fresh:
                 break
             params["page_token"] = page[-1]["id"]
         raise BrokerError("the listing of fills did not come to an end; nothing was concluded from it")
+
+    def position_qty(self, symbol: str) -> Decimal:
+        """Return the shares the account holds, negative for a short position, 0 when flat. Raises BrokerError."""
+        position = self._read_one(f"/v2/positions/{symbol}", {})
+        qty = _decimal(position, "qty") if position else Decimal(0)
+        if qty is None:
+            raise BrokerError(f"the broker sent a position in {symbol} without a quantity")
+        return qty
 
     def account(self) -> JsonObject:
         """Return the account. Raises BrokerError; also when it is not the pinned one (ALPACA_ACCOUNT_NUMBER)."""
@@ -250,7 +272,9 @@ class Broker:
             return None
         if reply.http_status != 200 or body is None:
             what = f"HTTP {reply.http_status}, " if reply.http_status else ""
-            raise BrokerError(f"{request.method} {request.path} failed: {what}{reply.error_message or 'not JSON'}")
+            advice = "; check ALPACA_API_KEY and ALPACA_SECRET_KEY" if reply.http_status == 401 else ""
+            words = f"{what}{reply.error_message or 'not JSON'}{advice}"
+            raise BrokerError(f"{request.method} {request.path} failed: {words}")
         return body
 
     def _call(self, client: RESTClient, request: Request) -> Reply:
@@ -276,9 +300,11 @@ class Broker:
         self, request: Request, response: requests.Response | None, error: Exception | None, duration_ms: int,
     ) -> Reply:
         if response is None:
-            outcome = Outcome.NOT_SENT if _never_left(error) else Outcome.UNKNOWN
-            words = self._redacted(f"{type(error).__name__}: {error}")
-            return Reply(outcome, None, {}, "", words[:500], duration_ms)
+            never_left = _never_left(error)
+            outcome = Outcome.NOT_SENT if never_left else Outcome.UNKNOWN
+            where = f"no connection to {self._settings.base_url} (ALPACA_BASE_URL), " if never_left else ""
+            words = printable(self._redacted(f"{where}{type(error).__name__}: {error}"), LONGEST_ERROR)
+            return Reply(outcome, None, {}, "", words, duration_ms)
         text = self._redacted(response.content.decode("utf-8", "backslashreplace"))
         headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
         outcome = _judged(request, response.status_code, _parsed(text))
@@ -286,7 +312,9 @@ class Broker:
 
     def _redacted(self, text: str) -> str:
         for secret in (self._settings.secret_key, self._settings.api_key):
-            text = text.replace(secret, "[redacted]")
+            # Inside JSON a slash may come back escaped.
+            for spelling in (secret, secret.replace("/", "\\/")):
+                text = text.replace(spelling, "[redacted]")
         return text
 
 
@@ -376,17 +404,42 @@ def same_order(sent: Mapping[str, Json], heard: Mapping[str, Json]) -> bool:
     return same_qty and all(sent.get(name) == heard.get(name) for name in ("client_order_id", "symbol", "side"))
 
 
+def _page(rows: list[Json]) -> list[JsonObject]:
+    if not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
+        raise BrokerError("the broker sent a list whose rows have no ids; nothing was concluded from it")
+    return rows
+
+
+def _readable(check: Callable[[Json], JsonObject], rows: Iterable[JsonObject]) -> list[JsonObject]:
+    """Return the rows that make sense, checked; one that does not must not hide the others."""
+    good = []
+    for row in rows:
+        try:
+            good.append(check(row))
+        except BrokerError as error:
+            log.warning("a row of the broker was left out", extra={"id": row["id"], "error": error})
+    return good
+
+
 def _order(order: Json) -> JsonObject:
     """Check the parts of an order that are acted on, and turn its numbers into Decimal."""
-    if not isinstance(order, dict) or not isinstance(order.get("id"), str) or not isinstance(order.get("status"), str):
+    if not isinstance(order, dict) or not _word(order.get("id")) or not _word(order.get("status")):
         raise BrokerError("the broker sent an order without id or status")
     checked = dict(order)
-    checked["qty"] = _decimal(order, "qty")
-    checked["filled_qty"] = _decimal(order, "filled_qty") or Decimal(0)
-    checked["filled_avg_price"] = _decimal(order, "filled_avg_price")
+    for name in ("qty", "filled_qty", "filled_avg_price", "limit_price", "stop_price"):
+        checked[name] = _decimal(order, name)
+    checked["filled_qty"] = filled = checked["filled_qty"] or Decimal(0)
+    if filled < 0 or (filled > 0 and not checked["filled_avg_price"]) or (filled == 0 and order["status"] == "filled"):
+        raise BrokerError(f"the broker sent order {order['id']} with fills that make no sense")
+    if order.get("client_order_id") is not None and not _word(order["client_order_id"]):
+        raise BrokerError(f"the broker sent order {order['id']} with a client order id that makes no sense")
     checked["filled_at"] = _moment(order, "filled_at")
     checked["legs"] = [_order(leg) for leg in order.get("legs") or []]
     return checked
+
+
+def _word(value: Json) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_WORD and value.isprintable()
 
 
 def _activity(fill: Json) -> JsonObject:

@@ -7,8 +7,11 @@ from zoneinfo import ZoneInfo
 from psycopg2 import sql
 
 from db_layer import DatabaseError, TradingDB
+from decision import MAX_BYTES
 
-LONGEST_DECISION = 65537
+# One more than a decision may have bytes, so that a longer one is cut and still refused for its length.
+LONGEST_DECISION = MAX_BYTES + 1
+UNLIMITED = 1_000_000_000
 ADDED_FIELDS = {
     "existing_order_id": "varchar", "existing_trade_journal_id": "integer",
     "executed": "boolean", "execution_time": "timestamp",
@@ -22,22 +25,24 @@ FROM pg_index JOIN pg_attribute attribute
 WHERE pg_index.indrelid = to_regclass('analysis_decision') AND pg_index.indisprimary
 """
 FIND_COLUMNS = """
-SELECT attname AS name FROM pg_attribute
+SELECT attname AS name, CASE WHEN atttypmod > 4 THEN atttypmod - 4 END AS room FROM pg_attribute
 WHERE attrelid = to_regclass('analysis_decision') AND attnum > 0 AND NOT attisdropped
 """
 # Times without zone are wall time in ANALYSIS_TIMEZONE; a checkbox may be NULL, which means false. A time that
 # Python cannot hold (a year such as 20250, or infinity) counts as none, so that only its own row is refused.
 ROW_COLUMNS = """
-SELECT {key}::text AS row_key, "Analysis_Id"::text AS analysis_id, "Ticker" AS ticker,
+SELECT {key}::text AS row_key, "Analysis_Id"::text AS analysis_id, "Ticker"::text AS ticker,
        left("Decision"::text, %(longest)s) AS text,
        CASE WHEN COALESCE("Date_time"::timestamp, "Date"::timestamp) BETWEEN '0001-01-02' AND '9999-12-30'
-            THEN COALESCE("Date_time"::timestamp, "Date"::timestamp) AT TIME ZONE %(zone)s END AS decided_at
+            THEN COALESCE("Date_time"::timestamp, "Date"::timestamp) AT TIME ZONE %(zone)s END AS decided_at,
+       "Remarks"::text AS remarks, existing_order_id::text AS existing_order_id
 FROM analysis_decision
 WHERE executed IS NOT TRUE AND "Approve" IS TRUE
 """
 CANDIDATES = ROW_COLUMNS + 'ORDER BY "Date_time" NULLS LAST, {key}'
 # The key is compared as an untyped literal, so that the index of any key type serves.
-LOCK_ROW = ROW_COLUMNS + "AND {key} = %(row_key)s FOR UPDATE SKIP LOCKED"
+FIND_ROW = ROW_COLUMNS + "AND {key} = %(row_key)s"
+LOCK_ROW = FIND_ROW + " FOR UPDATE SKIP LOCKED"
 MARK_PLACED = """
 UPDATE analysis_decision
 SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
@@ -47,7 +52,7 @@ WHERE {key} = %(row_key)s
 MARK_REFUSED = """
 UPDATE analysis_decision
 SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
-    "Remarks" = COALESCE(NULLIF("Remarks"::text, '') || chr(10), '') || %(remark)s
+    "Remarks" = left(concat_ws(chr(10), %(remark)s::text, NULLIF("Remarks"::text, '')), %(room)s)
 WHERE {key} = %(row_key)s
 """
 
@@ -61,6 +66,13 @@ class AnalysisRow:
     ticker: str | None
     text: str | None
     decided_at: datetime | None
+    remarks: str | None = None
+    existing_order_id: str | None = None
+
+    @property
+    def marked(self) -> bool:
+        """True when the row carries our marks already: somebody set it back to unexecuted."""
+        return self.existing_order_id is not None or "REJECTED: " in (self.remarks or "")
 
 
 class AnalysisRows:
@@ -70,10 +82,16 @@ class AnalysisRows:
         self._db = db
         self._zone = zone.key
         self._key: sql.Identifier | None = None
+        self._room = UNLIMITED
 
     def candidates(self) -> list[AnalysisRow]:
         """Return the approved rows not carried out yet, in the order of "Date_time". Raises DatabaseError."""
         return self._rows(CANDIDATES, {})
+
+    def find(self, row_key: str) -> AnalysisRow | None:
+        """Return one such row; None when it is gone, carried out or no longer approved. Raises DatabaseError."""
+        rows = self._rows(FIND_ROW, {"row_key": row_key})
+        return rows[0] if rows else None
 
     def lock(self, row_key: str) -> AnalysisRow | None:
         """Lock one such row in the open transaction; None when it is taken, changed or gone."""
@@ -85,7 +103,10 @@ class AnalysisRows:
         return self._mark(MARK_PLACED, {"row_key": row_key, "order_id": order_id, "journal_id": journal_id, "now": now})
 
     def mark_refused(self, row_key: str, reason: str, now: datetime) -> bool:
-        """Mark the row as done with and say why in its remarks; False when it is gone. Raises DatabaseError."""
+        """Mark the row as done with and say why in the first line of its remarks; False when it is gone.
+
+        Remarks that no longer fit the column are cut at their end. Raises DatabaseError.
+        """
         return self._mark(MARK_REFUSED, {"row_key": row_key, "remark": f"REJECTED: {reason}", "now": now})
 
     def _rows(self, statement: str, parameters: dict[str, object]) -> list[AnalysisRow]:
@@ -93,11 +114,14 @@ class AnalysisRows:
         return [AnalysisRow(**row) for row in self._db.execute_query(self._keyed(statement), known | parameters)]
 
     def _mark(self, statement: str, parameters: dict[str, object]) -> bool:
-        return self._db.execute_update(self._keyed(statement), parameters | {"zone": self._zone}) == 1
+        keyed = self._keyed(statement)
+        return self._db.execute_update(keyed, parameters | {"zone": self._zone, "room": self._room}) == 1
 
     def _keyed(self, statement: str) -> sql.Composed:
         if self._key is None:
             self._key = sql.Identifier(key_column(self._db))
+            room = {row["name"]: row["room"] for row in self._db.execute_query(FIND_COLUMNS)}["Remarks"]
+            self._room = room or UNLIMITED
         return sql.SQL(statement).format(key=self._key)
 
 
@@ -108,7 +132,10 @@ def key_column(db: TradingDB) -> str:
     """
     columns = {row["name"] for row in db.execute_query(FIND_COLUMNS)}
     if not columns:
-        raise DatabaseError("there is no table analysis_decision in POSTGRES_SCHEMA; it is made in NocoDB, not here")
+        raise DatabaseError(
+            f"there is no table analysis_decision in the schema {db.schema} (POSTGRES_SCHEMA); "
+            "it is made in NocoDB, not here"
+        )
     missing = [f"{name} ({kind})" for name, kind in ADDED_FIELDS.items() if name not in columns]
     if missing:
         raise DatabaseError(f"analysis_decision lacks the fields {', '.join(missing)}; add them in NocoDB")

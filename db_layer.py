@@ -18,7 +18,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 from psycopg2.extras import RealDictCursor, execute_values, register_default_json, register_default_jsonb
 
-from config import get_postgres_config
+from config import get_postgres_config, load_settings
 
 Row = dict[str, Any]
 Parameters = Mapping[str, Any] | Sequence[Any] | None
@@ -57,20 +57,28 @@ class DatabaseError(Exception):
         self.sqlstate = sqlstate
         self.constraint = constraint
 
+    @property
+    def lost_connection(self) -> bool:
+        """True when the server is gone or going, so that nothing more can be asked of it."""
+        return self.sqlstate is None or self.sqlstate[:2] in ("08", "57")
+
 
 class TradingDB:
     """A connection to the trading database that re-opens itself between units of work, never inside one.
 
-    `config` holds psycopg2 keywords (default: `get_postgres_config(test_mode)`), `schema` is where the trading
-    tables are. Not safe for use by several threads at once.
+    `config` holds psycopg2 keywords and `schema` is where the trading tables are; without `config` both come from
+    the settings. Not safe for use by several threads at once. Raises ConfigError.
     """
 
     def __init__(
-        self, test_mode: bool = False, config: Mapping[str, Any] | None = None, schema: str = "public",
+        self, test_mode: bool = False, config: Mapping[str, Any] | None = None, schema: str | None = None,
         application_name: str = "trading-monitor",
     ) -> None:
-        self._config = dict(get_postgres_config(test_mode) if config is None else config)
-        self._schema = schema
+        if config is None:
+            settings = load_settings(test_mode)
+            config, schema = get_postgres_config(test_mode, settings), schema or settings.postgres.schema
+        self._config = dict(config)
+        self.schema = schema or "public"
         self._application_name = application_name
         self._connection: psycopg2.extensions.connection | None = None
         self._in_transaction = False
@@ -147,7 +155,7 @@ class TradingDB:
         if not rows:
             return 0
         self.connect()
-        with self._cursor() as cursor, _translated_errors():
+        with _translated_errors(), self._cursor() as cursor:
             execute_values(cursor, statement, rows, page_size=len(rows))
             return int(cursor.rowcount)
 
@@ -194,8 +202,8 @@ class TradingDB:
         with self.transaction():
             self._run(SCHEMA_LOCK, None)
             # Asked first because CREATE SCHEMA IF NOT EXISTS needs a right that a table owner seldom has.
-            if not self._run(SCHEMA_EXISTS, {"schema": self._schema})[0]:
-                self._run(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._schema)), None)
+            if not self._run(SCHEMA_EXISTS, {"schema": self.schema})[0]:
+                self._run(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)), None)
             for file in files:
                 self._run(file.read_text(encoding="utf-8"), None)
 
@@ -207,7 +215,7 @@ class TradingDB:
         connection.autocommit = True
         with _translated_errors(), connection.cursor() as cursor:
             cursor.execute(SET_SESSION, {"names": list(SESSION_SETTINGS), "values": list(SESSION_SETTINGS.values())})
-            cursor.execute(SET_SEARCH_PATH, {"schema": self._schema})
+            cursor.execute(SET_SEARCH_PATH, {"schema": self.schema})
         register_default_json(connection, loads=_loads)
         register_default_jsonb(connection, loads=_loads)
         return connection

@@ -10,7 +10,7 @@ drops a lock when its process ends, however it ends, so a killed program leaves 
 - `start.lock` is held while a server is started.
 
 The server listens on a Unix socket only and admits, by peer authentication, the user who made the directory.
-`python -m embedded_postgres` opens psql on the database of test mode.
+`python -m embedded_postgres [DIRECTORY] [psql's arguments]` opens psql, by default on the database of test mode.
 """
 
 from __future__ import annotations
@@ -344,8 +344,10 @@ def _keep(directory: Path, keeper: int) -> None:
 
 
 def _psql(arguments: Sequence[str]) -> int:
+    named = bool(arguments) and Path(arguments[0]).is_dir()
+    directory, arguments = (Path(arguments[0]), arguments[1:]) if named else (DEFAULT_DIRECTORY, arguments)
     try:
-        parameters = connection_parameters()
+        parameters = connection_parameters(directory)
         options = ["-h", str(parameters["host"]), "-p", str(PORT), "-U", os_user(), "-d", DATABASE]
         program = subprocess.Popen([str(binary("psql")), *options, *arguments])
     except EmbeddedPostgresError as error:

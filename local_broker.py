@@ -1,12 +1,18 @@
 """The paper broker of test mode: one process for all commands that run now, its state kept between them.
 
-It is found through `address`, a file beside its state; commands hold `users.lock` shared while they run, and the
-broker ends by itself once it can have that lock alone.
+It is found through `address`, a file beside its state; commands hold `users.lock` shared while they run. The last one
+to leave ends the broker; were it killed, the broker ends by itself once it can have that lock alone.
 """
 
+import atexit
 import fcntl
+import os
+import select
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import IO
 
@@ -16,6 +22,7 @@ from config import LOCAL_STATE, PROJECT_ROOT, AlpacaSettings
 
 FOLDER = LOCAL_STATE / "paper_broker"
 START_SECONDS = 20
+STOP_POLLS, STOP_POLL_SECONDS = 250, 0.02
 _held: list[IO[str]] = []
 
 
@@ -26,22 +33,47 @@ class LocalBrokerError(Exception):
 def use(alpaca: AlpacaSettings) -> AlpacaSettings:
     """Start the paper broker of test mode unless it runs, and return settings that point at it.
 
-    It lives at least as long as this process. Raises LocalBrokerError.
+    It lives as long as a process that called this. Raises LocalBrokerError.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     if not _held:
         users = (FOLDER / "users.lock").open("a")
         fcntl.flock(users, fcntl.LOCK_SH)
         _held.append(users)
+        atexit.register(_leave)
     with (FOLDER / "start.lock").open("a") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         url = _running() or _start()
     return replace(alpaca, base_url=url, data_url=url)
 
 
-def _running() -> str | None:
+def _leave() -> None:
+    """Give the broker up; the last user ends it and sees it gone, so that nothing runs after a command."""
+    users = _held.pop()
+    with suppress(BlockingIOError, OSError):
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _running():
+            pid = int(_address()[1])
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(STOP_POLLS):
+                os.kill(pid, 0)
+                _reap(pid)
+                time.sleep(STOP_POLL_SECONDS)
+    users.close()
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _address() -> list[str]:
     address = FOLDER / "address"
-    url = address.read_text(encoding="utf-8").strip() if address.is_file() else ""
+    return address.read_text(encoding="utf-8").split() if address.is_file() else ["", "0"]
+
+
+def _running() -> str | None:
+    url = _address()[0]
     try:
         with requests.Session() as session:
             session.trust_env = False
@@ -61,12 +93,13 @@ def _start() -> str:
             command, cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output,
             text=True, start_new_session=True, pass_fds=(),
         )
-    line = process.stdout.readline() if process.stdout else ""
+    ready = process.stdout is not None and select.select([process.stdout], [], [], START_SECONDS)[0]
+    line = process.stdout.readline() if ready and process.stdout is not None else ""
     if "http://" not in line:
         process.kill()
         process.wait()
         reason = (FOLDER / "log").read_text(encoding="utf-8").strip().splitlines()[-1:] or ["no reason given"]
         raise LocalBrokerError(f"the local paper broker did not start: {reason[0]}")
     url = line[line.index("http://"):].strip()
-    (FOLDER / "address").write_text(url, encoding="utf-8")
+    (FOLDER / "address").write_text(f"{url} {process.pid}", encoding="utf-8")
     return url

@@ -5,7 +5,7 @@ once, and the answer committed (Tx3) before anything is concluded from it. Sourc
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,6 +15,7 @@ from analysis_rows import AnalysisRows
 from audit_trail import (
     AlertLevel,
     OrderState,
+    Payload,
     PayloadPolicy,
     finish_decision,
     raise_alert,
@@ -25,10 +26,11 @@ from audit_trail import (
     record_request,
     record_response,
     request_text,
+    resolve_alert,
     response_text,
 )
 from clock import Clock
-from db_layer import Row, TradingDB
+from db_layer import DatabaseError, Row, TradingDB
 from order_life import (
     ENDED,
     DecisionStatus,
@@ -37,13 +39,15 @@ from order_life import (
     JournalStatus,
     OrderRole,
     OrderStatus,
+    decimal_text,
 )
 from order_records import (
     COUNT_MISSED_LOOKUP,
     LAST_SUBMITTED,
     LOAD_GROUP,
-    LOCK_IF_UNSENT,
+    LOCK_GROUP,
     MARK_INTERRUPTED,
+    UNSENT,
     Change,
     apply_changes,
     find_changes,
@@ -60,8 +64,11 @@ UNSETTLED = """
 SELECT id, order_type FROM order_execution
 WHERE order_status = 'unknown' AND parent_order_id IS NULL ORDER BY id
 """
-DECISION_OF_ORDER = """
-SELECT decision.id, decision.analysis_row_key FROM audit.trade_decisions decision WHERE decision.id = %(id)s
+OUTCOME_OF_ENTRY = """
+SELECT orders.order_type, orders.alpaca_order_id, orders.trade_journal_id, decision.status, decision.status_reason,
+       decision.analysis_row_key
+FROM order_execution orders JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
+WHERE orders.id = %(id)s
 """
 
 EXECUTION_OF_OUTCOME = {
@@ -90,24 +97,24 @@ class OrderDesk:
     def submit(self, order_id: int) -> Outcome | None:
         """Send an intended order (with its leg) and settle the answer.
 
-        None when nothing was sent: the kill switch held it back, or another process is sending it.
-
-        Raises DatabaseError.
+        None when nothing was sent: the kill switch held it back, or another process has sent it. Raises DatabaseError.
         """
-        order, *legs = self._db.execute_query(LOAD_GROUP, {"id": order_id})
-        request = self._broker.order_request(order_body(order, legs))
         with self._db.transaction():
-            if not self._db.execute_query(LOCK_IF_UNSENT, {"id": order_id}):
+            order, *legs = self._db.execute_query(LOCK_GROUP, {"id": order_id})
+            if not self._db.execute_query(UNSENT, {"id": order_id}):
                 return None
             if order["order_type"] == OrderRole.ENTRY and not entries_allowed(self._db):
                 return None
-            said = self._policy.payload(request_text(request.method, request.path, request.params, request.body))
+            request = self._broker.order_request(order_body(order, legs))
+            submitted_at = self._clock.now()
             ids = {row["id"]: row["client_order_id"] for row in (order, *legs)}
-            execution_ids = record_attempt(self._db, order["trade_decision_id"], ids, said, self._clock.now())
-        reply = self._broker.send(request)
+            said = self._payload_of(request)
+            execution_ids = record_attempt(self._db, order["trade_decision_id"], ids, said, submitted_at)
+        reply = self._send_unless_late(request, submitted_at)
         with self._db.transaction():
             self._record_answer(execution_ids, reply)
-            self._settle(order, legs, reply)
+            self._settle(order_id, reply)
+        self.mark(order_id)
         log.info("order sent", extra=_fields(order, reply))
         legs_missing = reply.outcome is Outcome.ACCEPTED and bool(legs) and not reply.order()["legs"]
         if reply.outcome is not Outcome.UNKNOWN and not legs_missing:
@@ -118,21 +125,45 @@ class OrderDesk:
             log.warning("the look-up failed; the next pass asks again", extra={"error": error})
             return reply.outcome
 
+    def mark(self, order_id: int) -> None:
+        """Write what became of an entry onto the row of analysis_decision that it came from.
+
+        Our own books come first: a row that is gone, locked or guarded by a trigger is an alert, and a later pass of
+        the executor marks it. Raises DatabaseError when the alert cannot be written either.
+        """
+        (outcome,) = self._db.execute_query(OUTCOME_OF_ENTRY, {"id": order_id})
+        row_key, order_id_heard = outcome["analysis_row_key"], outcome["alpaca_order_id"]
+        placed, failed = order_id_heard is not None, outcome["status"] == DecisionStatus.FAILED
+        if row_key is None or outcome["order_type"] != OrderRole.ENTRY or not (placed or failed):
+            return
+        if placed:
+            journal_id = outcome["trade_journal_id"]
+            self._mark(row_key, lambda now: self._analysis.mark_placed(row_key, order_id_heard, journal_id, now))
+        else:
+            self.mark_refused(row_key, outcome["status_reason"])
+
+    def mark_refused(self, row_key: str, reason: str) -> None:
+        """Write onto a row of analysis_decision why it was not carried out; what hinders that is an alert."""
+        self._mark(row_key, lambda now: self._analysis.mark_refused(row_key, reason, now))
+
+    def _mark(self, row_key: str, write: Callable[[datetime], bool]) -> None:
+        now = self._clock.now()
+        try:
+            problem = None if write(now) else "it is gone"
+        except DatabaseError as error:
+            problem = str(error)
+        if problem is None:
+            resolve_alert(self._db, "decision_row_not_marked", row_key, now)
+            return
+        message = f"row {row_key} of analysis_decision was not marked: {problem}"
+        raise_alert(self._db, AlertLevel.WARNING, "decision_row_not_marked", row_key, message, now)
+
     def cancel(self, order: Row) -> bool:
         """Ask the broker to cancel an order and wait for its word; True when the order has ended, however it did.
 
         Raises DatabaseError and BrokerError.
         """
-        request = self._broker.cancel_request(order["alpaca_order_id"])
-        said = self._policy.payload(request_text(request.method, request.path, request.params, None))
-        request_id = record_request(self._db, SOURCE, said, self._clock.now())
-        reply = self._broker.send(request)
-        heard = self._policy.payload(self._response_text(reply))
-        record_response(
-            self._db, SOURCE, request_id, f"{request.method} {request.path}", heard, self._clock.now(),
-            reply.http_status, reply.duration_ms,
-        )
-        log.info("cancel sent", extra=_fields(order, reply))
+        self._send_cancel(order["alpaca_order_id"])
         for poll in range(CANCEL_POLLS):
             if poll:
                 self._clock.sleep(CANCEL_POLL_SECONDS)
@@ -146,18 +177,20 @@ class OrderDesk:
         """Read one order with its legs from the broker and write down what is new. Raises BrokerError."""
         rows = self._db.execute_query(LOAD_GROUP, {"id": order_id})
         heard = self._broker.get_order(rows[0]["alpaca_order_id"]) if rows[0]["alpaca_order_id"] else None
-        if heard is not None:
-            self.take(find_changes(rows, [heard]))
+        if heard is None:
+            return
+        successor = self._broker.get_order(heard["replaced_by"]) if heard.get("replaced_by") else None
+        self.apply(find_changes(rows, [heard, successor] if successor else [heard]))
 
-    def take(self, changes: list[Change]) -> int:
+    def apply(self, changes: list[Change]) -> int:
         """Write what was heard of orders; an entry heard of for the first time marks its decision's row too."""
         if not changes:
             return 0
         with self._db.transaction():
             count = apply_changes(self._db, changes, self._clock.now())
-            for change in changes:
-                if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
-                    self._mark_placed(change.row, change.order["id"])
+        for change in changes:
+            if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
+                self.mark(change.row["id"])
         return count
 
     def settle_unfinished(self) -> None:
@@ -183,7 +216,7 @@ class OrderDesk:
                 self._db, AlertLevel.CRITICAL, "order_mismatch", order["client_order_id"], message, self._clock.now(),
             )
             return False
-        self.take(find_changes(rows, [heard]))
+        self.apply(find_changes(rows, [heard]))
         return True
 
     def _count_missed(self, order: Row, legs: list[Row]) -> None:
@@ -200,52 +233,72 @@ class OrderDesk:
             return
         with self._db.transaction():
             self._conclude_not_placed(order, legs)
+        self.mark(order["id"])
 
     def _conclude_not_placed(self, order: Row, legs: list[Row]) -> None:
-        record_order_states(self._db, [_never_arrived(row) for row in (order, *legs)], self._clock.now())
+        now = self._clock.now()
+        record_order_states(self._db, [_never_arrived(row) for row in (order, *legs)], now)
         if order["order_type"] != OrderRole.ENTRY:
-            set_status(self._db, order["id"], OrderStatus.INTENDED, self._clock.now())
+            set_status(self._db, order["id"], OrderStatus.INTENDED, now)
             return
         reason = "not_placed: the broker never received the order, and an entry is not sent a second time"
-        set_status(self._db, order["id"], OrderStatus.CANCELLED, self._clock.now())
+        set_status(self._db, order["id"], OrderStatus.CANCELLED, now)
         self._fail_entry(order, ExitReason.CANCELLED, reason)
 
-    def _settle(self, order: Row, legs: list[Row], reply: Reply) -> None:
+    def _send_unless_late(self, request: Request, submitted_at: datetime) -> Reply:
+        """Send, unless this process slept so long that others may have concluded the order was never placed."""
+        slept = self._clock.now() - submitted_at
+        if slept <= timedelta(seconds=self._broker.timeout_seconds):
+            return self._broker.send(request)
+        words = f"not sent, because {slept.total_seconds():.0f} seconds went by since the request was written"
+        return Reply(Outcome.NOT_SENT, None, {}, "", words, 0)
+
+    def _settle(self, order_id: int, reply: Reply) -> None:
         now = self._clock.now()
+        rows = self._db.execute_query(LOCK_GROUP, {"id": order_id})
+        order = rows[0]
         if reply.outcome is Outcome.ACCEPTED:
-            heard = reply.order()
-            apply_changes(self._db, find_changes([order, *legs], [heard]), now)
-            if order["order_type"] == OrderRole.ENTRY:
-                self._mark_placed(order, heard["id"])
+            changes = find_changes(rows, [reply.order()])
+            if OrderStatus(order["order_status"]) in ENDED:
+                self._alert_late_order(order, reply.order()["id"])
+            apply_changes(self._db, changes, now)
         elif reply.outcome is Outcome.REFUSED:
-            set_status(self._db, order["id"], OrderStatus.REJECTED, now)
+            set_status(self._db, order_id, OrderStatus.REJECTED, now)
             if order["order_type"] == OrderRole.ENTRY:
                 reason = f"the broker refused the order ({reply.error_code}): {reply.error_message}"
                 self._fail_entry(order, ExitReason.REJECTED, reason)
-        elif reply.outcome is Outcome.UNKNOWN:
-            set_status(self._db, order["id"], OrderStatus.UNKNOWN, now)
         else:
-            set_status(self._db, order["id"], OrderStatus.INTENDED, now)
+            unknown = reply.outcome is Outcome.UNKNOWN
+            set_status(self._db, order_id, OrderStatus.UNKNOWN if unknown else OrderStatus.INTENDED, now)
 
-    def _mark_placed(self, order: Row, alpaca_order_id: str) -> None:
-        row_key, now = self._row_key(order), self._clock.now()
-        if row_key is None or self._analysis.mark_placed(row_key, alpaca_order_id, order["trade_journal_id"], now):
-            return
-        # The order is a fact; a row deleted under it must not make us forget the order.
-        message = f"row {row_key} of analysis_decision is gone, so it could not be marked with order {alpaca_order_id}"
-        raise_alert(self._db, AlertLevel.WARNING, "decision_row_gone", order["client_order_id"], message, now)
+    def _alert_late_order(self, order: Row, alpaca_order_id: str) -> None:
+        message = (
+            f"the broker took order {alpaca_order_id} ({order['client_order_id']}) after it had been given up here; "
+            "cancel it at the broker, and close what it has filled"
+        )
+        now = self._clock.now()
+        raise_alert(self._db, AlertLevel.CRITICAL, "late_order", order["client_order_id"], message, now)
+
+    def _send_cancel(self, alpaca_order_id: str) -> None:
+        request = self._broker.cancel_request(alpaca_order_id)
+        request_id = record_request(self._db, SOURCE, self._payload_of(request), self._clock.now())
+        reply = self._broker.send(request)
+        heard = self._policy.payload(self._response_text(reply))
+        record_response(
+            self._db, SOURCE, request_id, f"{request.method} {request.path}", heard, self._clock.now(),
+            reply.http_status, reply.duration_ms,
+        )
+        log.info("cancel sent", extra={
+            "order": alpaca_order_id, "outcome": reply.outcome, "error": reply.error_message,
+        })
 
     def _fail_entry(self, order: Row, reason: ExitReason, words: str) -> None:
         now = self._clock.now()
         finish_decision(self._db, order["trade_decision_id"], DecisionStatus.FAILED, words, now)
         end_trade(self._db, order["trade_journal_id"], TradeEnd(JournalStatus.CANCELLED, reason, now), now)
-        row_key = self._row_key(order)
-        if row_key is not None:
-            self._analysis.mark_refused(row_key, words, now)
 
-    def _row_key(self, order: Row) -> str | None:
-        rows = self._db.execute_query(DECISION_OF_ORDER, {"id": order["trade_decision_id"]})
-        return rows[0]["analysis_row_key"] if rows else None
+    def _payload_of(self, request: Request) -> Payload:
+        return self._policy.payload(request_text(request.method, request.path, request.params, request.body))
 
     def _record_answer(self, execution_ids: list[int], reply: Reply) -> None:
         body = reply.json() if reply.outcome is Outcome.REFUSED else None
@@ -262,7 +315,7 @@ class OrderDesk:
         # Headers change with every answer; without them the same answer has the same digest and is stored once.
         record_read(
             self._db, SOURCE, f"{request.method} {request.path}",
-            self._policy.payload(request_text(request.method, request.path, request.params, None)),
+            self._payload_of(request),
             self._policy.payload(response_text(reply.http_status, {}, reply.text or None, reply.error)),
             self._clock.now(), reply.http_status, reply.duration_ms,
             int(remaining) if remaining.isdecimal() and len(remaining) < 10 else None,
@@ -293,11 +346,6 @@ def order_body(order: Row, legs: list[Row]) -> dict[str, Any]:
     if order["limit_price"] is not None:
         return body | {"type": "limit", "limit_price": decimal_text(order["limit_price"])}
     return body | {"type": "market"}
-
-
-def decimal_text(number: Decimal) -> str:
-    """Return a number in plain digits, without exponent and without zeros that say nothing."""
-    return format(number.normalize(), "f")
 
 
 def _never_arrived(order: Row) -> OrderState:

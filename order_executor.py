@@ -6,34 +6,42 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
+import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Outcome
 from analysis_rows import AnalysisRow
-from audit_trail import NewDecision, create_decision, finish_decision
+from audit_trail import AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
 from clock import Clock
+from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
 from db_layer import DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, NewTrade, OrderType, parse_decision
 from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, OrderStatus
 from order_records import Intent, add_intent, set_status
-from program import EXIT_DONE, EXIT_FAILED, arguments, build_parts, run_program, show
+from parts import PROGRAM_ERRORS, build_parts
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, entries_allowed, record_checks
 from trade_records import TradeEnd, add_trade, end_trade
 
 STRATEGY = "n8n_analysis"
 STRATEGY_VERSION = "1"
 UNREADABLE_SYMBOL = "?"
-UNSTORABLE = ("22", "23")  # SQLSTATE classes: data exception, integrity constraint violation
+LONGEST_ID = 255
+UNSTORABLE = ("22", "23", "54")  # SQLSTATE classes: data exception, integrity violation, limit exceeded
 
-# A row with the same Analysis_Id, or the same row set back to unexecuted, was carried out already.
-CARRIED_OUT = """
-SELECT id, analysis_row_key, status, created_at FROM audit.trade_decisions
-WHERE analysis_decision_id = %(analysis_id)s OR analysis_row_key = %(row_key)s
-ORDER BY id
+# Rows with the same Analysis_Id are looked at one after the other, also by two processes.
+TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended(%(analysis_id)s, 0))"
+# What was made of this row, or of another with its Analysis_Id. Only what became an order was carried out.
+HISTORY = """
+SELECT decision.id, decision.analysis_row_key, decision.status, decision.status_reason, decision.created_at,
+       orders.id AS order_id, orders.alpaca_order_id
+FROM audit.trade_decisions decision
+LEFT JOIN order_execution orders ON orders.trade_decision_id = decision.id AND orders.order_type = 'ENTRY'
+WHERE decision.analysis_decision_id = %(analysis_id)s OR decision.analysis_row_key = %(row_key)s
+ORDER BY decision.id
 """
 # Claimed earlier, and what became of it provably never reached the broker.
 UNSENT_ENTRIES = """
@@ -54,16 +62,21 @@ class Result(StrEnum):
     UNKNOWN = "unknown outcome"
     NOT_SENT = "not sent"
     HELD_BACK = "held back"
+    UNPRICED = "waiting for a price"
     WAITING = "waiting"
+    MARKED = "marked again"
     UNTOUCHED = "untouched"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A decision that passed and is written down; `order_id` is the intended entry."""
+class Verdict:
+    """What should become of a row: PLACED means to be sent; `order_id` is an order whose mark is missing."""
 
-    order_id: int
-    symbol: str
+    result: Result
+    reason: str = ""
+    decision: Decision | None = None
+    checks: list[RiskCheck] = field(default_factory=list)
+    order_id: int | None = None
 
 
 class OrderExecutor:
@@ -94,86 +107,118 @@ class OrderExecutor:
         candidates = self._analysis.candidates()
         prices = self._reference_prices(candidates)
         for row in candidates:
-            if not entries_allowed(self._db):
-                self._results[Result.HELD_BACK] += 1
-                continue
-            self._carry_out(row, prices)
+            self._results[self._carry_out(row, prices)] += 1
         log.info("executor pass finished", extra={str(name): count for name, count in self._results.items()})
         return self._results
 
     def preview(self) -> list[str]:
         """Return a line for each decision that a pass would look at; nothing is written or sent."""
+        self._broker.record_with(None)
+        self._broker.account()
         candidates = self._analysis.candidates()
         prices = self._reference_prices(candidates)
-        return [line for row in candidates if (line := self._preview(row, prices))]
+        halted = not entries_allowed(self._db)
+        return [line for row in candidates if (line := self._preview(row, prices, halted))]
 
-    def handle_new_trade(self, row: AnalysisRow, decision: Decision, price: Decimal | None) -> Claim | str:
-        """Check and write down a NEW_TRADE inside the open transaction; return the claim, or why it was refused."""
-        trade = decision.trade
-        if trade is None:
-            raise ValueError("a NEW_TRADE decision always holds a trade")
-        now = self._clock.now()
-        checks = check_trade(decision.symbol, trade, self._settings.limits, self._situation(row, decision, price))
+    def handle_new_trade(self, row: AnalysisRow, verdict: Verdict) -> int:
+        """Write down a NEW_TRADE that passed, inside the open transaction; return the id of its intended order."""
+        decision, now = verdict.decision, self._clock.now()
+        if decision is None or decision.trade is None:
+            raise ValueError("a NEW_TRADE that passed always holds a trade")
         decision_id = create_decision(self._db, _new_decision(row, decision), now)
-        record_checks(self._db, decision_id, checks, now)
-        refusal = _refusal(checks)
-        if refusal is not None:
-            finish_decision(self._db, decision_id, DecisionStatus.FAILED, refusal, now)
-            return refusal
-        return Claim(self._write_intent(row, decision.symbol, trade, decision_id, now), decision.symbol)
+        record_checks(self._db, decision_id, verdict.checks, now)
+        return self._write_intent(row, decision.symbol, decision.trade, decision_id, now)
 
-    def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> None:
+    def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Result:
+        if not entries_allowed(self._db):
+            return Result.HELD_BACK
         try:
             with self._db.transaction():
-                claimed = self._claim(row, prices)
+                verdict, order_id = self._claim(row, prices)
         except DatabaseError as error:
-            if (error.sqlstate or "")[:2] not in UNSTORABLE:
-                raise
-            # One row the database will not take must not keep the others waiting.
-            log.error("decision left alone", extra={"analysis_id": row.analysis_id, "error": error})
-            claimed = Result.WAITING
-        if isinstance(claimed, Claim):
-            outcome = self._desk.submit(claimed.order_id)
-            self._results[_RESULT_OF_OUTCOME[outcome]] += 1
-        else:
-            self._results[claimed] += 1
+            return self._handle_unstorable(row, error)
+        if verdict.result is Result.PLACED and order_id is not None:
+            return _RESULT_OF_OUTCOME[self._desk.submit(order_id)]
+        if verdict.result is Result.MARKED and verdict.order_id is not None:
+            self._desk.mark(verdict.order_id)
+        elif verdict.result in (Result.REFUSED, Result.MARKED):
+            self._desk.mark_refused(row.row_key, verdict.reason)
+        return verdict.result
 
-    def _claim(self, seen: AnalysisRow, prices: dict[str, Decimal] | None) -> Claim | Result:
+    def _claim(self, seen: AnalysisRow, prices: dict[str, Decimal] | None) -> tuple[Verdict, int | None]:
         row = self._analysis.lock(seen.row_key)
         if row is None or row != seen:
-            return Result.WAITING
-        earlier = self._db.execute_query(CARRIED_OUT, {"analysis_id": row.analysis_id, "row_key": row.row_key})
-        if any(decision["analysis_row_key"] == row.row_key and decision["status"] == "pending" for decision in earlier):
-            return Result.WAITING
+            return Verdict(Result.WAITING), None
+        self._db.execute_query(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
+        verdict = self._judge(row, prices)
+        if verdict.result is Result.PLACED:
+            return verdict, self.handle_new_trade(row, verdict)
+        if verdict.result is Result.REFUSED:
+            self._write_refusal(row, verdict)
+        return verdict, None
+
+    def _judge(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Verdict:
+        """Say what should become of a row; reads only."""
         try:
             decision = parse_decision(row.text, row.ticker)
         except DecisionError as error:
-            return self._refuse(row, str(error), already=bool(earlier))
-        if decision.action is not Action.NEW_TRADE:
-            return Result.UNTOUCHED
-        if earlier:
-            first = f"{earlier[0]['created_at']:%Y-%m-%d %H:%M} UTC"
-            words = f"duplicate: Analysis_Id {row.analysis_id} was carried out on {first}"
-            return self._refuse(row, words, already=True)
-        if not row.analysis_id:
-            return self._refuse(row, "the row has no Analysis_Id, so a repetition of it could not be recognised")
-        if _is_market(decision) and prices is None:
-            return Result.WAITING
-        claim = self.handle_new_trade(row, decision, (prices or {}).get(decision.symbol))
-        if isinstance(claim, Claim):
-            return claim
-        self._analysis.mark_refused(row.row_key, claim, self._clock.now())
-        return Result.REFUSED
+            return self._seen_before(row) or Verdict(Result.REFUSED, str(error))
+        if decision.action is not Action.NEW_TRADE or decision.trade is None:
+            return Verdict(Result.UNTOUCHED)
+        if not row.analysis_id or len(row.analysis_id) > LONGEST_ID:
+            words = f"the row needs an Analysis_Id of 1 to {LONGEST_ID} characters, so that a repetition is recognised"
+            return Verdict(Result.REFUSED, words, decision)
+        before = self._seen_before(row)
+        if before is not None:
+            return before
+        situation = self._situation(row, decision, (prices or {}).get(decision.symbol))
+        if prices is None and _is_market(decision) and check_age(self._settings.limits, situation).passed:
+            return Verdict(Result.UNPRICED, "the broker gave no prices", decision)
+        checks = check_trade(decision.symbol, decision.trade, self._settings.limits, situation)
+        refusal = checks[-1].refusal
+        return Verdict(Result.REFUSED if refusal else Result.PLACED, refusal or "", decision, checks)
 
-    def _refuse(self, row: AnalysisRow, reason: str, already: bool = False) -> Result:
-        """Mark a row that cannot be used; a decision of the audit trail fails with it unless the row has one."""
+    def _seen_before(self, row: AnalysisRow) -> Verdict | None:
+        """Say what was made of this row, or of another with its Analysis_Id, before; None when that hinders nothing."""
+        history = self._db.execute_query(HISTORY, {"analysis_id": row.analysis_id, "row_key": row.row_key})
+        carried_out = next((entry for entry in history if entry["order_id"] is not None), None)
+        if carried_out is not None:
+            own = carried_out["analysis_row_key"] == row.row_key
+            if own and carried_out["status"] == DecisionStatus.PENDING and carried_out["alpaca_order_id"] is None:
+                return Verdict(Result.WAITING, "its order is not settled yet")
+            if own and not row.marked:
+                return Verdict(Result.MARKED, "its order was placed already", order_id=carried_out["order_id"])
+            first = f"{carried_out['created_at']:%Y-%m-%d %H:%M} UTC"
+            return Verdict(Result.REFUSED, f"duplicate: Analysis_Id {row.analysis_id} was carried out on {first}")
+        refused = [entry for entry in history if entry["analysis_row_key"] == row.row_key]
+        if refused and not row.marked:
+            return Verdict(Result.MARKED, refused[-1]["status_reason"])
+        return None
+
+    def _write_refusal(self, row: AnalysisRow, verdict: Verdict) -> None:
         now = self._clock.now()
-        if not already:
-            decision_id = create_decision(self._db, _new_decision(row, None), now)
-            finish_decision(self._db, decision_id, DecisionStatus.FAILED, reason, now)
-        self._analysis.mark_refused(row.row_key, reason, now)
-        log.info("decision refused", extra={"analysis_id": row.analysis_id, "reason": reason})
-        return Result.REFUSED
+        decision_id = create_decision(self._db, _new_decision(row, verdict.decision), now)
+        record_checks(self._db, decision_id, verdict.checks, now)
+        finish_decision(self._db, decision_id, DecisionStatus.FAILED, verdict.reason, now)
+        log.info("decision refused", extra={"analysis_id": row.analysis_id, "reason": verdict.reason})
+
+    def _handle_unstorable(self, row: AnalysisRow, error: DatabaseError) -> Result:
+        """Keep one row that the database will not take from stopping the others; a lost connection goes up."""
+        if error.lost_connection:
+            raise error
+        if (error.sqlstate or "")[:2] in UNSTORABLE:
+            verdict = Verdict(Result.REFUSED, f"the decision cannot be stored: {error}")
+            try:
+                with self._db.transaction():
+                    self._write_refusal(row, verdict)
+                self._desk.mark_refused(row.row_key, verdict.reason)
+                return Result.REFUSED
+            except DatabaseError as second:
+                error = second
+        message = f"row {row.row_key} of analysis_decision cannot be worked on: {error}"
+        log.error(message)
+        raise_alert(self._db, AlertLevel.WARNING, "decision_left_alone", row.row_key, message, self._clock.now())
+        return Result.WAITING
 
     def _write_intent(
         self, row: AnalysisRow, symbol: str, trade: NewTrade, decision_id: int, now: datetime,
@@ -190,22 +235,23 @@ class OrderExecutor:
     def _resume_unsent(self) -> None:
         for order in self._db.execute_query(UNSENT_ENTRIES):
             refusal = check_age(self._settings.limits, self._situation_at_claim(order)).refusal
+            row_key = order["analysis_row_key"]
             if refusal is not None:
-                self._give_up(order, f"not_placed: the broker could not be reached and {refusal}")
-                continue
-            outcome = self._desk.submit(order["id"])
-            self._results[_RESULT_OF_OUTCOME[outcome]] += 1
+                self._give_up(order, DecisionStatus.FAILED, f"not_placed: the broker was out of reach, and {refusal}")
+            elif row_key is not None and self._analysis.find(row_key) is None:
+                words = "the approval was withdrawn before the order could be sent"
+                self._give_up(order, DecisionStatus.CANCELLED, words)
+            else:
+                self._results[_RESULT_OF_OUTCOME[self._desk.submit(order["id"])]] += 1
 
-    def _give_up(self, order: Row, reason: str) -> None:
-        now = self._clock.now()
+    def _give_up(self, order: Row, status: DecisionStatus, reason: str) -> None:
+        now, failed = self._clock.now(), status is DecisionStatus.FAILED
+        why = ExitReason.EXPIRED if failed else ExitReason.CANCELLED
         with self._db.transaction():
             set_status(self._db, order["id"], OrderStatus.CANCELLED, now)
-            finish_decision(self._db, order["trade_decision_id"], DecisionStatus.FAILED, reason, now)
-            end_trade(
-                self._db, order["trade_journal_id"], TradeEnd(JournalStatus.CANCELLED, ExitReason.EXPIRED, now), now,
-            )
-            if order["analysis_row_key"] is not None:
-                self._analysis.mark_refused(order["analysis_row_key"], reason, now)
+            finish_decision(self._db, order["trade_decision_id"], status, reason, now)
+            end_trade(self._db, order["trade_journal_id"], TradeEnd(JournalStatus.CANCELLED, why, now), now)
+        self._desk.mark(order["id"])
         self._results[Result.REFUSED] += 1
 
     def _reference_prices(self, rows: Iterable[AnalysisRow]) -> dict[str, Decimal] | None:
@@ -234,20 +280,18 @@ class OrderExecutor:
             self._clock.now(), datetime.fromisoformat(decided_at) if decided_at else order["claimed_at"], None,
         )
 
-    def _preview(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> str | None:
-        try:
-            decision = parse_decision(row.text, row.ticker)
-        except DecisionError as error:
-            return f"{row.analysis_id}: would be refused: {error}"
-        trade = decision.trade
-        if decision.action is not Action.NEW_TRADE or trade is None:
+    def _preview(self, row: AnalysisRow, prices: dict[str, Decimal] | None, halted: bool) -> str | None:
+        verdict = self._judge(row, prices)
+        if verdict.result is Result.UNTOUCHED:
             return None
-        price = (prices or {}).get(decision.symbol)
-        refusal = _refusal(
-            check_trade(decision.symbol, trade, self._settings.limits, self._situation(row, decision, price)),
-        )
-        order = f"{trade.side} {trade.qty:f} {decision.symbol} at {trade.limit_price or 'market'}"
-        return f"{row.analysis_id}: {order}: " + (f"would be refused: {refusal}" if refusal else "would be sent")
+        if verdict.result is Result.REFUSED:
+            return f"{row.analysis_id}: would be refused: {verdict.reason}"
+        if verdict.result is not Result.PLACED or verdict.decision is None or verdict.decision.trade is None:
+            return f"{row.analysis_id}: would not be sent: {verdict.reason}"
+        trade = verdict.decision.trade
+        price = f"{trade.limit_price:f}" if trade.limit_price is not None else "market"
+        order = f"{trade.side} {trade.qty:f} {verdict.decision.symbol} at {price}"
+        return f"{row.analysis_id}: {order}: would be " + ("held back, trading is halted" if halted else "sent")
 
 
 _RESULT_OF_OUTCOME = {
@@ -273,7 +317,7 @@ def main(argv: list[str] | None = None) -> int:
         "Carry out approved, unexecuted decisions once.",
         ("--dry-run", "say what would be sent or refused; write and send nothing"),
     )
-    return run_program(parser, argv, _work)
+    return run_program(parser, argv, _work, PROGRAM_ERRORS)
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
@@ -283,7 +327,7 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
         return EXIT_DONE
     results = executor.run()
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
-    return EXIT_FAILED if results[Result.NOT_SENT] else EXIT_DONE
+    return EXIT_FAILED if results[Result.NOT_SENT] or results[Result.UNPRICED] else EXIT_DONE
 
 
 def _nothing_to_do(options: argparse.Namespace) -> str:
@@ -297,10 +341,11 @@ def _new_decision(row: AnalysisRow, decision: Decision | None) -> NewDecision:
     return NewDecision(
         strategy_name=STRATEGY, strategy_version=STRATEGY_VERSION,
         action=(decision.action if decision else Action.NEW_TRADE).lower(),
-        symbol=decision.symbol if decision else (row.ticker or "").strip()[:20] or UNREADABLE_SYMBOL,
+        symbol=(decision.symbol if decision else (row.ticker or "").strip()[:20]) or UNREADABLE_SYMBOL,
         side=trade.side if trade else None, quantity=trade.qty if trade else None,
         order_type=trade.order_type if trade else None, limit_price=trade.limit_price if trade else None,
-        analysis_decision_id=row.analysis_id, analysis_row_key=row.row_key,
+        analysis_decision_id=row.analysis_id and row.analysis_id[:LONGEST_ID],
+        analysis_row_key=row.row_key[:LONGEST_ID],
         source_bytes=row.text, source_bytes_sha256=_sha256(row.text or ""),
         rationale={
             "trigger_event": {
@@ -309,10 +354,6 @@ def _new_decision(row: AnalysisRow, decision: Decision | None) -> NewDecision:
             "source_data": {"table": "analysis_decision", "row_key": row.row_key, "analysis_id": row.analysis_id},
         },
     )
-
-
-def _refusal(checks: list[RiskCheck]) -> str | None:
-    return checks[-1].refusal
 
 
 def _is_market(decision: Decision) -> bool:

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from typing import TypeVar
+
+S = TypeVar("S", bound=StrEnum)
 
 
 class OrderStatus(StrEnum):
@@ -167,9 +170,14 @@ def heard_status(broker_status: str, filled_qty: Decimal) -> OrderStatus | None:
     return status
 
 
-def allowed_before(status: OrderStatus) -> list[str]:
-    """Return the order statuses from which this one may be reached, itself included."""
-    return [str(status), *(str(before) for before, after in ORDER_MOVES.items() if status in after)]
+def before(moves: Mapping[S, frozenset[S]], status: S) -> list[str]:
+    """Return the statuses from which this one may be reached."""
+    return [str(earlier) for earlier, later in moves.items() if status in later]
+
+
+def decimal_text(number: Decimal) -> str:
+    """Return a number in plain digits, without exponent and without zeros that say nothing."""
+    return format(number.normalize(), "f")
 
 
 def opposite(side: str) -> str:

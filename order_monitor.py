@@ -4,17 +4,22 @@ import argparse
 import logging
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 
+import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Outcome
 from audit_trail import AlertLevel, finish_decision, raise_alert, resolve_alert
 from clock import Clock
+from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
-from db_layer import Row, TradingDB
+from db_layer import DatabaseError, Row, TradingDB
 from order_life import (
+    AT_BROKER,
     ENDED,
     FILLED_EXIT,
     UNFILLED_END,
@@ -25,6 +30,7 @@ from order_life import (
     OrderRole,
     OrderStatus,
     average_price,
+    decimal_text,
     opposite,
     realised_pnl,
     total_qty,
@@ -32,19 +38,24 @@ from order_life import (
 from order_records import (
     FILLS_OF_TRADE,
     FILLS_WANTED,
+    LEFTOVERS,
     LOAD_ORDERS,
+    ORDERS_OF_TRADE,
+    RESTING_ENTRIES,
+    Change,
     Intent,
     add_fills,
     add_intent,
     find_changes,
     set_status,
 )
-from program import EXIT_DONE, EXIT_FAILED, arguments, build_parts, run_program, show
+from parts import PROGRAM_ERRORS, build_parts
 from trade_records import (
     TradeEnd,
     end_trade,
     estimated_trades,
     hold_position,
+    one_trade,
     open_trades,
     settle_estimate,
     track_exits,
@@ -52,18 +63,13 @@ from trade_records import (
 
 # Our clock and the broker's may differ; listings begin this much earlier.
 CLOCK_MARGIN = timedelta(hours=1)
-ORDERS_OF_TRADE = "SELECT * FROM order_execution WHERE trade_journal_id = %(journal_id)s ORDER BY id"
-JOURNAL = """
-SELECT journal.*, decision.source_bytes_sha256, decision.analysis_row_key
-FROM trade_journal journal JOIN audit.trade_decisions decision ON decision.id = journal.trade_decision_id
-WHERE journal.id = %(journal_id)s
+# The broker's positions can lag its fills by a moment.
+POSITION_POLLS = 6
+POSITION_POLL_SECONDS = 0.5
+LAST_WORDS = """
+SELECT error_message FROM audit.trade_executions WHERE trade_decision_id = %(decision_id)s ORDER BY id DESC LIMIT 1
 """
-LEFTOVERS = """
-SELECT orders.* FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-WHERE orders.order_status IN ('pending', 'partially_filled') AND orders.alpaca_order_id IS NOT NULL
-  AND journal.status IN ('CLOSED', 'CANCELLED')
-ORDER BY orders.parent_order_id NULLS FIRST, orders.id
-"""
+OPEN_ALERTS = "SELECT subject FROM audit.alerts WHERE kind = 'unprotected_position' AND resolved_at IS NULL"
 
 log = logging.getLogger("order_monitor")
 
@@ -77,7 +83,7 @@ class Event(StrEnum):
     CLOSED = "trades closed"
     ENDED_UNFILLED = "entries ended unfilled"
     CANCELLED = "leftover orders cancelled"
-    PROBLEM = "problems (see the alerts)"
+    PROBLEM = "problems (rows of audit.alerts)"
     UNREACHED = "orders left alone because the broker did not answer"
 
 
@@ -103,12 +109,10 @@ class Trade:
         return OrderStatus(self.entry["order_status"]) in ENDED
 
     @property
-    def groups(self) -> list[Row]:
-        """The exit orders not ended yet; an OCO counts as its target order, which is its parent."""
-        return [
-            order for order in self.exits
-            if order["parent_order_id"] is None and OrderStatus(order["order_status"]) not in ENDED
-        ]
+    def exit_groups(self) -> list[Row]:
+        """The exit orders not ended yet; an OCO counts as its target, unless that has ended and its stop has not."""
+        live = {order["id"]: order for order in self.exits if OrderStatus(order["order_status"]) not in ENDED}
+        return [order for order in live.values() if order["parent_order_id"] not in live]
 
     def leg(self, order: Row) -> Row | None:
         """Return the stop inside an OCO."""
@@ -128,6 +132,7 @@ class OrderMonitor:
         self._clock = parts.clock
         self._desk = parts.desk
         self._events: Counter[Event] = Counter()
+        self._unprotected_before: set[str] = set()
 
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
@@ -135,38 +140,39 @@ class OrderMonitor:
         self._broker.account()
         self._desk.settle_unfinished()
         self.sync_order_status()
+        # Profit can wait for the executions, protection cannot.
+        self._tolerate("fills", self._sync_fills)
         for trade in self._open_trades():
-            try:
-                self._attend(trade)
-            except BrokerError as error:
-                self._unreached(trade.journal["trade_id"], error)
+            self._tolerate(trade.journal["trade_id"], partial(self._attend, trade))
         self.cancel_remaining_orders()
         log.info("monitor pass finished", extra={str(event): count for event, count in self._events.items()})
         return self._events
 
     def sync_order_status(self) -> None:
-        """Write down what one listing says about all working orders, and their executions. Raises BrokerError."""
-        working = [
-            row for row in self._db.execute_query(LOAD_ORDERS) if OrderStatus(row["order_status"]) not in ENDED
-        ]
-        asked = [row for row in working if OrderStatus(row["order_status"]) is not OrderStatus.INTENDED]
-        if asked:
-            orders = self._broker.list_orders(min(row["created_at"] for row in asked) - CLOCK_MARGIN)
-            self._events[Event.CHANGED] += self._desk.take(find_changes(working, orders))
-            self._ask_for_missing(asked, {order["id"] for order in orders})
-        self._sync_fills()
+        """Write down what one listing says about all working orders. Raises BrokerError."""
+        rows = self._db.execute_query(LOAD_ORDERS)
+        asked = [row for row in rows if OrderStatus(row["order_status"]) in (*AT_BROKER, OrderStatus.UNKNOWN)]
+        if not asked:
+            return
+        orders = self._broker.list_orders(min(row["created_at"] for row in asked) - CLOCK_MARGIN)
+        changes = find_changes(rows, orders)
+        self._events[Event.CHANGED] += self._desk.apply(changes)
+        for change in changes:
+            self._alert_late_fill(change)
+        listed = {order["id"] for order in orders}
+        for row in asked:
+            if row["alpaca_order_id"] and row["parent_order_id"] is None and row["alpaca_order_id"] not in listed:
+                self._tolerate(row["client_order_id"], partial(self._desk.refresh, row["id"]))
 
     def handle_entry_filled(self, trade: Trade) -> None:
         """Turn a filled entry into a position, or bring its quantity up to date. Raises DatabaseError."""
-        now = self._clock.now()
+        now, price = self._clock.now(), trade.entry["filled_avg_price"]
         with self._db.transaction():
-            hold_position(
-                self._db, trade.journal["id"], trade.entered, trade.held, trade.entry["filled_avg_price"], now,
-            )
+            hold_position(self._db, trade.journal["id"], trade.entered, trade.held, price, now)
             finish_decision(self._db, trade.journal["trade_decision_id"], DecisionStatus.EXECUTED, None, now)
         if trade.journal["status"] == JournalStatus.ORDERED:
             self._events[Event.OPENED] += 1
-            log.info("position opened", extra={"trade_id": trade.journal["trade_id"], "qty": trade.held})
+            log.info("position opened", extra={"trade_id": trade.journal["trade_id"], "qty": decimal_text(trade.held)})
 
     def place_stop_loss(self, trade: Trade) -> Outcome | None:
         """Place a stop for all shares held: gtc, or day for a fraction, which the broker takes no other way."""
@@ -196,7 +202,8 @@ class OrderMonitor:
             resolve_alert(self._db, "unprotected_position", trade.journal["trade_id"], now)
         self._events[Event.CLOSED] += 1
         log.info("trade closed", extra={
-            "trade_id": trade.journal["trade_id"], "reason": end.reason, "pnl": end.pnl, "estimate": end.estimate,
+            "trade_id": trade.journal["trade_id"], "reason": end.reason, "pnl": decimal_text(end.pnl or Decimal(0)),
+            "estimate": end.estimate,
         })
 
     def cancel_remaining_orders(self) -> None:
@@ -205,33 +212,32 @@ class OrderMonitor:
             current = self._db.get_by_id("order_execution", order["id"])
             if current is None or OrderStatus(current["order_status"]) in ENDED:
                 continue
-            try:
-                self._events[Event.CANCELLED] += self._desk.cancel(order)
-            except BrokerError as error:
-                self._unreached(order["client_order_id"], error)
+            self._tolerate(order["client_order_id"], partial(self._cancel_leftover, order))
 
     def _attend(self, trade: Trade) -> None:
         if trade.entered == 0:
             if trade.entry_ended:
                 self._end_unfilled(trade)
             return
-        if trade.journal["status"] == JournalStatus.ORDERED or trade.journal["actual_qty"] != trade.entered:
-            self.handle_entry_filled(trade)
+        self._keep_tracking(trade)
         if trade.held > 0:
             self._protect(trade)
         elif trade.held < 0:
-            self._problem(
-                trade, "too_many_exits",
-                f"{trade.journal['trade_id']} sold {-trade.held} shares more than it had; close them by hand",
-            )
+            self._alert_too_many_exits(trade)
         elif trade.entry_ended or self._desk.cancel(trade.entry):
             trade = self._reload(trade)
             if trade.held == 0:
                 self.handle_exit_filled(trade)
 
+    def _keep_tracking(self, trade: Trade) -> None:
+        journal = trade.journal
+        tracked = journal["tracked_qty"] or Decimal(0)
+        if (journal["status"], journal["actual_qty"], tracked) != (JournalStatus.POSITION, trade.entered, trade.held):
+            self.handle_entry_filled(trade)
+
     def _protect(self, trade: Trade) -> None:
         """Make the live exit one group over exactly the shares held, replacing whatever else there is."""
-        live = trade.groups
+        live = trade.exit_groups
         if len(live) == 1 and self._fits(trade, live[0]):
             if live[0]["order_status"] == OrderStatus.INTENDED:
                 self._judge(trade, self._desk.submit(live[0]["id"]))
@@ -241,15 +247,51 @@ class OrderMonitor:
         if not all(self._remove(order) for order in live):
             self._unprotected(trade, "the exit orders that do not fit it did not go away")
             return
-        swing = trade.journal["planned_take_profit"] is not None
-        if not swing and not trade.entry_ended:
-            # A resting entry and a plain stop in one symbol count as a wash trade: the stop would be refused.
-            self._desk.cancel(trade.entry)
         trade = self._reload(trade)
-        if trade.journal["actual_qty"] != trade.entered:
-            self.handle_entry_filled(trade)
-        if trade.held > 0:
-            self._judge(trade, self.place_take_profit(trade) if swing else self.place_stop_loss(trade))
+        if self._wants_target(trade):
+            if trade.held > 0 and self._held_at_broker(trade):
+                outcome = self.place_take_profit(trade)
+                # With the price beyond the stop no OCO is taken, but a stop alone is, and it ends the trade at once.
+                if outcome is not Outcome.REFUSED:
+                    self._judge(self._reload(trade), outcome)
+                    return
+                words = f"{trade.journal['trade_id']} gets a stop but no target: the broker refused the OCO order"
+                self._alert(AlertLevel.WARNING, "target_not_placed", trade.journal["trade_id"], words)
+            trade = self._reload(trade)
+        self._cancel_resting_entries(trade)
+        trade = self._reload(trade)
+        self._keep_tracking(trade)
+        if trade.held > 0 and self._held_at_broker(trade):
+            self._judge(self._reload(trade), self.place_stop_loss(trade))
+
+    def _wants_target(self, trade: Trade) -> bool:
+        return trade.journal["planned_take_profit"] is not None
+
+    def _cancel_resting_entries(self, trade: Trade) -> None:
+        """Clear the way for a plain stop: the broker refuses it beside a resting entry as a potential wash trade."""
+        side = {"symbol": trade.journal["symbol"], "side": trade.journal["side"]}
+        for entry in self._db.execute_query(RESTING_ENTRIES, side):
+            self._desk.cancel(entry)
+            if entry["trade_journal_id"] != trade.journal["id"]:
+                log.warning("an entry gave way to a stop", extra={
+                    "entry": entry["client_order_id"], "trade_id": trade.journal["trade_id"],
+                })
+
+    def _held_at_broker(self, trade: Trade) -> bool:
+        """Make sure that an exit order can only close shares: without them it would open the opposite position."""
+        sign = 1 if trade.journal["side"] == "buy" else -1
+        for poll in range(POSITION_POLLS):
+            if poll:
+                self._clock.sleep(POSITION_POLL_SECONDS)
+            there = sign * self._broker.position_qty(trade.journal["symbol"])
+            if there >= trade.held:
+                return True
+        self._problem(
+            trade, "broker_mismatch",
+            f"{trade.journal['trade_id']} has {decimal_text(trade.held)} {trade.journal['symbol']} but the broker "
+            f"{decimal_text(there)}; no exit order was placed, because it could open a position; compare by hand",
+        )
+        return False
 
     def _fits(self, trade: Trade, order: Row) -> bool:
         if order["qty"] - order["filled_qty"] != trade.held:
@@ -271,17 +313,20 @@ class OrderMonitor:
             self._events[Event.PROTECTED] += 1
             self._note_protected(self._reload(trade))
             return
-        self._unprotected(trade, f"its exit order was not placed: {outcome}")
+        if outcome is None:
+            return  # another process is sending it
+        (last,) = self._db.execute_query(LAST_WORDS, {"decision_id": trade.journal["trade_decision_id"]})
+        self._unprotected(trade, f"its exit order was not placed: {outcome}, {last['error_message']}")
 
     def _note_protected(self, trade: Trade) -> None:
-        now = self._clock.now()
+        now, journal = self._clock.now(), trade.journal
         live = [order for order in trade.exits if OrderStatus(order["order_status"]) not in ENDED]
         ids = {order["order_type"]: order["alpaca_order_id"] for order in live}
-        with self._db.transaction():
-            track_exits(
-                self._db, trade.journal["id"], ids.get(OrderRole.STOP_LOSS), ids.get(OrderRole.TAKE_PROFIT), now,
-            )
-            resolve_alert(self._db, "unprotected_position", trade.journal["trade_id"], now)
+        stop, target = ids.get(OrderRole.STOP_LOSS), ids.get(OrderRole.TAKE_PROFIT)
+        if (stop, target) != (journal["stop_loss_order_id"], journal["take_profit_order_id"]):
+            track_exits(self._db, journal["id"], stop, target, now)
+        if journal["trade_id"] in self._unprotected_before:
+            resolve_alert(self._db, "unprotected_position", journal["trade_id"], now)
 
     def _end_unfilled(self, trade: Trade) -> None:
         now = self._clock.now()
@@ -293,25 +338,23 @@ class OrderMonitor:
             finish_decision(self._db, trade.journal["trade_decision_id"], status, words, now)
         self._events[Event.ENDED_UNFILLED] += 1
 
-    def _ask_for_missing(self, rows: list[Row], listed: set[str]) -> None:
-        for row in rows:
-            if row["alpaca_order_id"] and row["parent_order_id"] is None and row["alpaca_order_id"] not in listed:
-                self._desk.refresh(row["id"])
+    def _cancel_leftover(self, order: Row) -> None:
+        self._events[Event.CANCELLED] += self._desk.cancel(order)
 
     def _sync_fills(self) -> None:
         since: datetime | None = self._db.execute_query(FILLS_WANTED)[0]["since"]
         if since is None:
             return
-        fills = self._broker.list_fills(since - CLOCK_MARGIN)
-        with self._db.transaction():
-            add_fills(self._db, fills)
-        for journal in estimated_trades(self._db):
-            self._settle_estimate(self._trade(journal["id"]))
+        add_fills(self._db, self._broker.list_fills(since - CLOCK_MARGIN))
+        for journal_id in estimated_trades(self._db):
+            self._settle_estimate(self._trade(journal_id))
 
     def _settle_estimate(self, trade: Trade) -> None:
         entries, exits, complete = self._fills(trade)
         entry, left = average_price(entries), average_price(exits)
-        if complete and entry is not None and left is not None:
+        if total_qty(entries) != total_qty(exits):
+            self._alert_too_many_exits(trade)
+        elif complete and entry is not None and left is not None:
             pnl = realised_pnl(trade.journal["side"], entries, exits)
             settle_estimate(self._db, trade.journal["id"], entry, left, pnl, self._clock.now())
 
@@ -344,6 +387,7 @@ class OrderMonitor:
         )
 
     def _open_trades(self) -> list[Trade]:
+        self._unprotected_before = {row["subject"] for row in self._db.execute_query(OPEN_ALERTS)}
         orders: defaultdict[int, list[Row]] = defaultdict(list)
         for row in self._db.execute_query(LOAD_ORDERS):
             orders[row["trade_journal_id"]].append(row)
@@ -353,27 +397,55 @@ class OrderMonitor:
         return self._trade(trade.journal["id"])
 
     def _trade(self, journal_id: int) -> Trade:
-        key = {"journal_id": journal_id}
-        return _trade(self._db.execute_query(JOURNAL, key)[0], self._db.execute_query(ORDERS_OF_TRADE, key))
+        orders = self._db.execute_query(ORDERS_OF_TRADE, {"journal_id": journal_id})
+        return _trade(one_trade(self._db, journal_id), orders)
 
     def _unprotected(self, trade: Trade, why: str) -> None:
-        position = f"{trade.held:f} {trade.journal['symbol']} of {trade.journal['trade_id']}"
+        position = f"{decimal_text(trade.held)} {trade.journal['symbol']} of {trade.journal['trade_id']}"
         self._problem(trade, "unprotected_position", f"{position} have no exit order for all shares: {why}")
 
-    def _unreached(self, subject: str, error: BrokerError) -> None:
-        self._events[Event.UNREACHED] += 1
-        log.error("not attended to in this pass", extra={"subject": subject, "error": error})
+    def _alert_too_many_exits(self, trade: Trade) -> None:
+        trade_id = trade.journal["trade_id"]
+        words = f"{trade_id} closed {decimal_text(-trade.held)} shares more than it had; close the difference by hand"
+        self._problem(trade, "too_many_exits", words)
+
+    def _alert_late_fill(self, change: Change) -> None:
+        """Say that shares were filled for a trade that is over here; nobody protects them."""
+        row, filled = change.row, change.order["filled_qty"]
+        if row["journal_status"] not in (JournalStatus.CLOSED, JournalStatus.CANCELLED) or filled == row["filled_qty"]:
+            return
+        shares = decimal_text(filled - row["filled_qty"])
+        message = (
+            f"order {row['client_order_id']} filled {shares} shares after {row['trade_id']} was over; "
+            "close or protect them by hand"
+        )
+        self._alert(AlertLevel.CRITICAL, "late_fill", row["client_order_id"], message)
+
+    def _tolerate(self, subject: str, work: Callable[[], None]) -> None:
+        """Do one piece of work so that its failure does not stop the others; a lost database goes up."""
+        try:
+            work()
+        except BrokerError as error:
+            self._events[Event.UNREACHED] += 1
+            log.error("not attended to in this pass", extra={"subject": subject, "error": error})
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            self._alert(AlertLevel.CRITICAL, "not_attended_to", subject, f"{subject} was not attended to: {error}")
 
     def _problem(self, trade: Trade, kind: str, message: str) -> None:
+        self._alert(AlertLevel.CRITICAL, kind, trade.journal["trade_id"], message)
+
+    def _alert(self, level: AlertLevel, kind: str, subject: str, message: str) -> None:
         self._events[Event.PROBLEM] += 1
         log.error(message)
-        raise_alert(self._db, AlertLevel.CRITICAL, kind, trade.journal["trade_id"], message, self._clock.now())
+        raise_alert(self._db, level, kind, subject, message, self._clock.now())
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one pass from the command line and return the exit status."""
     parser = arguments("Follow orders and fills, open and protect positions, close trades: one pass.")
-    return run_program(parser, argv, _work)
+    return run_program(parser, argv, _work, PROGRAM_ERRORS)
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:

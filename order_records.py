@@ -1,6 +1,5 @@
 """The rows of `order_execution` and `order_fill`: intents written, and what the broker says applied to them."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,9 +8,7 @@ from typing import Any
 
 from audit_trail import AlertLevel, OrderState, raise_alert, record_order_states
 from db_layer import Row, TradingDB
-from order_life import EXECUTION_OF_ORDER, ORDER_MOVES, OrderRole, OrderStatus, heard_status
-
-log = logging.getLogger("order_records")
+from order_life import EXECUTION_OF_ORDER, ORDER_MOVES, OrderRole, OrderStatus, before, heard_status
 
 # An intent whose request was committed but whose answer was not is as unknown as a lost answer.
 MARK_INTERRUPTED = """
@@ -21,38 +18,67 @@ WHERE order_status = 'intended'
               WHERE execution.order_execution_id = order_execution.id AND execution.status = 'submitted')
 """
 
-# Orders that need looking at: working ones, and all orders of trades that are not over.
+# What the next listing is held against: working orders, all orders of trades that are not over, and what ended since
+# the oldest working order was placed, because a fill can arrive after an end.
 LOAD_ORDERS = """
-SELECT orders.* FROM order_execution orders
-WHERE orders.order_status IN ('intended', 'unknown', 'pending', 'partially_filled')
-   OR orders.trade_journal_id IN (SELECT id FROM trade_journal WHERE status IN ('ORDERED', 'POSITION'))
+WITH working AS (
+    SELECT id, created_at FROM order_execution
+    WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled')
+), wanted AS (
+    SELECT id FROM working
+    UNION SELECT orders.id FROM order_execution orders
+          JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+          WHERE journal.status IN ('ORDERED', 'POSITION')
+    UNION SELECT id FROM order_execution WHERE created_at >= (SELECT min(created_at) FROM working)
+)
+SELECT orders.*, journal.status AS journal_status, journal.trade_id
+FROM wanted JOIN order_execution orders ON orders.id = wanted.id
+JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 ORDER BY orders.id
 """
+ORDERS_OF_TRADE = "SELECT * FROM order_execution WHERE trade_journal_id = %(journal_id)s ORDER BY id"
 LOAD_GROUP = """
 SELECT orders.*, journal.symbol FROM order_execution orders
 JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 WHERE orders.id = %(id)s OR orders.parent_order_id = %(id)s
-ORDER BY orders.id
+ORDER BY orders.parent_order_id NULLS FIRST, orders.id
 """
-LOCK_IF_UNSENT = """
+LOCK_GROUP = LOAD_GROUP + "FOR UPDATE OF orders"
+# Asked after the lock, in a statement of its own: only then does it see what the former holder wrote.
+UNSENT = """
 SELECT 1 FROM order_execution orders
 WHERE id = %(id)s AND order_status = 'intended'
   AND NOT EXISTS (SELECT 1 FROM audit.trade_executions execution
                   WHERE execution.order_execution_id = orders.id AND execution.status = 'submitted')
-FOR UPDATE
+"""
+# Entries that rest at the broker on the side of this trade; a plain exit order beside them would be a wash trade.
+RESTING_ENTRIES = """
+SELECT orders.* FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE journal.symbol = %(symbol)s AND orders.side = %(side)s AND orders.order_type = 'ENTRY'
+  AND orders.order_status IN ('pending', 'partially_filled') AND orders.alpaca_order_id IS NOT NULL
+ORDER BY orders.id
+"""
+LEFTOVERS = """
+SELECT orders.* FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.order_status IN ('pending', 'partially_filled') AND orders.alpaca_order_id IS NOT NULL
+  AND journal.status IN ('CLOSED', 'CANCELLED')
+ORDER BY orders.parent_order_id NULLS FIRST, orders.id
 """
 
 # The status a change was computed from is checked again, so that two writers cannot move one order apart.
 APPLY_CHANGES = """
 UPDATE order_execution orders
 SET order_status = change.new_status, broker_status = change.broker_status, alpaca_order_id = change.alpaca_order_id,
-    client_order_id = change.client_order_id, qty = change.qty, filled_qty = change.filled_qty,
+    client_order_id = change.client_order_id, qty = change.qty,
+    limit_price = COALESCE(change.limit_price, orders.limit_price),
+    stop_price = COALESCE(change.stop_price, orders.stop_price), filled_qty = change.filled_qty,
     filled_avg_price = change.filled_avg_price, filled_at = change.filled_at, updated_at = %(now)s
 FROM unnest(%(ids)s::bigint[], %(old_statuses)s::text[], %(new_statuses)s::text[], %(broker_statuses)s::text[],
             %(alpaca_order_ids)s::text[], %(client_order_ids)s::text[], %(qtys)s::numeric[],
-            %(filled_qtys)s::numeric[], %(filled_avg_prices)s::numeric[], %(filled_ats)s::timestamptz[])
-     AS change (id, old_status, new_status, broker_status, alpaca_order_id, client_order_id, qty, filled_qty,
-                filled_avg_price, filled_at)
+            %(limit_prices)s::numeric[], %(stop_prices)s::numeric[], %(filled_qtys)s::numeric[],
+            %(filled_avg_prices)s::numeric[], %(filled_ats)s::timestamptz[])
+     AS change (id, old_status, new_status, broker_status, alpaca_order_id, client_order_id, qty, limit_price,
+                stop_price, filled_qty, filled_avg_price, filled_at)
 WHERE orders.id = change.id AND orders.order_status = change.old_status
 RETURNING orders.id
 """
@@ -91,6 +117,8 @@ LAST_SUBMITTED = """
 SELECT max(submitted_at) AS at FROM audit.trade_executions WHERE order_execution_id = %(id)s
 """
 
+Heard = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Intent:
@@ -115,7 +143,7 @@ class Change:
 
     row: Row
     status: OrderStatus
-    order: Mapping[str, Any]
+    order: Heard
 
 
 def add_intent(db: TradingDB, intent: Intent, now: datetime) -> int:
@@ -126,18 +154,15 @@ def add_intent(db: TradingDB, intent: Intent, now: datetime) -> int:
     }))
 
 
-def find_changes(rows: Iterable[Row], orders: Iterable[Mapping[str, Any]]) -> list[Change]:
+def find_changes(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Change]:
     """Compare rows with the broker's orders (legs under their parents) and return what is new.
 
     A row whose order is not among them is left alone, and so is one whose order claims fewer fills than before.
     """
     rows = list(rows)
-    by_id = {order["id"]: order for order in orders}
-    by_client_id = {order.get("client_order_id"): order for order in by_id.values()}
-    found = {
-        row["id"]: order for row in rows
-        if (order := by_id.get(row["alpaca_order_id"]) or by_client_id.get(row["client_order_id"]))
-    }
+    known = {member["id"]: member for order in orders for member in (order, *order["legs"])}
+    by_client_id = {order.get("client_order_id"): order for order in known.values()}
+    found = {row["id"]: order for row in rows if (order := _order_of(row, known, by_client_id))}
     pairs = [(row, found.get(row["id"]) or _leg_of(row, found.get(row["parent_order_id"]))) for row in rows]
     changes = [_change(row, order) for row, order in pairs if order is not None]
     return [change for change in changes if change is not None]
@@ -157,6 +182,8 @@ def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> in
         "alpaca_order_ids": [change.order["id"] for change in changes],
         "client_order_ids": [_client_order_id(change) for change in changes],
         "qtys": [change.order["qty"] or change.row["qty"] for change in changes],
+        "limit_prices": [change.order["limit_price"] for change in changes],
+        "stop_prices": [change.order["stop_price"] for change in changes],
         "filled_qtys": [change.order["filled_qty"] for change in changes],
         "filled_avg_prices": [change.order["filled_avg_price"] for change in changes],
         "filled_ats": [change.order["filled_at"] for change in changes],
@@ -167,7 +194,7 @@ def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> in
     return len(taken)
 
 
-def add_fills(db: TradingDB, fills: Sequence[Mapping[str, Any]]) -> int:
+def add_fills(db: TradingDB, fills: Sequence[Heard]) -> int:
     """Write executions that belong to our orders, each once; return how many were new. Raises DatabaseError."""
     if not fills:
         return 0
@@ -179,27 +206,40 @@ def add_fills(db: TradingDB, fills: Sequence[Mapping[str, Any]]) -> int:
 
 
 def set_status(db: TradingDB, order_id: int, status: OrderStatus, now: datetime) -> None:
-    """Move an order and its leg without the broker's word, from any status that is not an end. Raises DatabaseError."""
-    allowed = [str(before) for before, after in ORDER_MOVES.items() if status in after]
-    if status is OrderStatus.INTENDED:
-        # What provably did not arrive may be tried again under the same id.
-        allowed = [str(OrderStatus.UNKNOWN)]
+    """Move an order and its leg without the broker's word, where the move is allowed. Raises DatabaseError.
+
+    Back to intended leads only from unknown: what provably did not arrive may be tried again under the same id.
+    """
+    back = status is OrderStatus.INTENDED
+    allowed = [str(OrderStatus.UNKNOWN)] if back else before(ORDER_MOVES, status)
     db.execute_update(SET_STATUS, {"id": order_id, "status": str(status), "allowed": allowed, "now": now})
 
 
-def _leg_of(row: Row, parent: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _order_of(row: Row, known: Mapping[str, Heard], by_client_id: Mapping[str | None, Heard]) -> Heard | None:
+    order = known.get(row["alpaca_order_id"])
+    if order is None and row["alpaca_order_id"] is None:
+        claimed = by_client_id.get(row["client_order_id"])
+        same = claimed is not None and (claimed["qty"], claimed.get("side")) == (row["qty"], row["side"])
+        order = claimed if same else None
+    # A person may replace an order in the broker's app; what was filled before that stays with the old one.
+    while order and order["status"] == "replaced" and order["filled_qty"] == 0 and order.get("replaced_by") in known:
+        order = known[order["replaced_by"]]
+    return order
+
+
+def _leg_of(row: Row, parent: Heard | None) -> Heard | None:
     if parent is None or row["parent_order_id"] is None:
         return None
-    return next((leg for leg in parent["legs"] if leg.get("stop_price") is not None), None)
+    return next((leg for leg in parent["legs"] if leg["stop_price"] is not None), None)
 
 
-def _change(row: Row, order: Mapping[str, Any]) -> Change | None:
-    before = OrderStatus(row["order_status"])
+def _change(row: Row, order: Heard) -> Change | None:
+    present = OrderStatus(row["order_status"])
     status = heard_status(order["status"], order["filled_qty"])
     if status is None:
-        status = OrderStatus.UNKNOWN if before is OrderStatus.INTENDED else before
-    elif status is not before and status not in ORDER_MOVES[before]:
-        status = before
+        status = OrderStatus.UNKNOWN if present is OrderStatus.INTENDED else present
+    elif status is not present and status not in ORDER_MOVES[present]:
+        status = present
     known = (row["alpaca_order_id"], row["order_status"], row["broker_status"], row["filled_qty"])
     heard = (order["id"], str(status), order["status"], order["filled_qty"])
     return None if known == heard or order["filled_qty"] < row["filled_qty"] else Change(row, status, order)

@@ -8,11 +8,13 @@ from datetime import datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+import requirements_check  # noqa: F401
 from alpaca_client import Broker
 from clock import Clock
+from command_line import EXIT_DONE, arguments, run_program, show
 from config import Settings
 from db_layer import TradingDB
-from program import EXIT_DONE, arguments, build_parts, run_program, show
+from parts import PROGRAM_ERRORS, build_parts
 
 MARKET_ZONE = ZoneInfo("America/New_York")
 SYMBOLS = "SELECT DISTINCT symbol FROM position_tracking ORDER BY symbol"
@@ -89,7 +91,7 @@ class PositionMonitor:
 def main(argv: list[str] | None = None) -> int:
     """Run one pass from the command line and return the exit status."""
     parser = arguments("Value every position at its last price: one pass.")
-    return run_program(parser, argv, _work)
+    return run_program(parser, argv, _work, PROGRAM_ERRORS)
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:

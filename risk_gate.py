@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from config import Limits
 from db_layer import TradingDB
 from decision import NewTrade, Side
+from order_life import decimal_text
 
 FURTHEST_AHEAD = timedelta(hours=24)
 
@@ -110,8 +111,8 @@ def check_age(limits: Limits, situation: Situation) -> RiskCheck:
 
 
 def _at_most(name: str, variable: str, limit: Decimal, observed: Decimal, unit: str) -> RiskCheck:
-    refusal = f"{_plain(observed)} {unit} is over {variable}={_plain(limit)}" if observed > limit else None
-    return RiskCheck(name, _plain(limit), _plain(observed), refusal)
+    refusal = f"{decimal_text(observed)} {unit} is over {variable}={decimal_text(limit)}" if observed > limit else None
+    return RiskCheck(name, decimal_text(limit), decimal_text(observed), refusal)
 
 
 def _stop_beyond_market(trade: NewTrade, price: Decimal | None) -> RiskCheck:
@@ -125,7 +126,3 @@ def _stop_beyond_market(trade: NewTrade, price: Decimal | None) -> RiskCheck:
         elif trade.target_price is not None and (trade.target_price <= price if buy else trade.target_price >= price):
             refusal = f"the target {trade.target_price} is on the wrong side of the price {price} for a {trade.side}"
     return RiskCheck("stop_side", f"stop {trade.stop_price}", observed, refusal)
-
-
-def _plain(number: Decimal) -> str:
-    return format(number.normalize(), "f")

@@ -18,7 +18,8 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any
     """Print rows under headings on standard output; numbers are aligned right, None is empty."""
     table = Table(title=title, title_justify="left", box=SIMPLE)
     for heading in headings:
-        table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left")
+        right = heading.startswith(">")
+        table.add_column(heading.removeprefix(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if value is None else printable(str(value))) for value in row))
     width = None if sys.stdout.isatty() else PIPE_WIDTH

@@ -4,19 +4,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from db_layer import DatabaseError, Row, TradingDB
+from db_layer import Row, TradingDB
 from decision import NewTrade
-from order_life import JOURNAL_MOVES, ExitReason, JournalStatus
+from order_life import JOURNAL_MOVES, ExitReason, JournalStatus, before
 
-OPEN_TRADES = """
-SELECT journal.*, decision.source_bytes_sha256, decision.analysis_row_key
-FROM trade_journal journal JOIN audit.trade_decisions decision ON decision.id = journal.trade_decision_id
-WHERE journal.status IN ('ORDERED', 'POSITION')
-ORDER BY journal.id
+TRADES = """
+SELECT journal.*, position.qty AS tracked_qty, position.stop_loss_order_id, position.take_profit_order_id
+FROM trade_journal journal LEFT JOIN position_tracking position ON position.trade_journal_id = journal.id
 """
+OPEN_TRADES = TRADES + "WHERE journal.status IN ('ORDERED', 'POSITION') ORDER BY journal.id"
+ONE_TRADE = TRADES + "WHERE journal.id = %(journal_id)s"
 OPEN_POSITION = """
 UPDATE trade_journal
-SET status = 'POSITION', actual_entry = %(price)s, actual_qty = %(bought)s, updated_at = %(now)s,
+SET status = 'POSITION', actual_entry = %(price)s, actual_qty = %(entered)s, updated_at = %(now)s,
     current_stop_loss = COALESCE(current_stop_loss, planned_stop_loss)
 WHERE id = %(journal_id)s AND status = ANY(%(allowed)s)
 """
@@ -45,7 +45,7 @@ SET status = %(status)s, exit_reason = %(reason)s, exit_date = %(ended_at)s, exi
 WHERE id = %(journal_id)s AND status = ANY(%(allowed)s)
 """
 FORGET_POSITION = "DELETE FROM position_tracking WHERE trade_journal_id = %(journal_id)s"
-ESTIMATES = "SELECT id, side FROM trade_journal WHERE status = 'CLOSED' AND pnl_is_estimate ORDER BY id"
+ESTIMATES = "SELECT id FROM trade_journal WHERE pnl_is_estimate AND status = 'CLOSED' ORDER BY id"
 SETTLE_ESTIMATE = """
 UPDATE trade_journal
 SET actual_entry = %(entry)s, exit_price = %(exit)s, actual_pnl = %(pnl)s, pnl_is_estimate = false, updated_at = %(now)s
@@ -83,14 +83,18 @@ def open_trades(db: TradingDB) -> list[Row]:
     return db.execute_query(OPEN_TRADES)
 
 
+def one_trade(db: TradingDB, journal_id: int) -> Row:
+    """Return the journal row of a trade with what is tracked of its position. Raises DatabaseError."""
+    return db.execute_query(ONE_TRADE, {"journal_id": journal_id})[0]
+
+
 def hold_position(
-    db: TradingDB, journal_id: int, bought: Decimal, held: Decimal, price: Decimal | None, now: datetime,
+    db: TradingDB, journal_id: int, entered: Decimal, held: Decimal, price: Decimal, now: datetime,
 ) -> None:
     """Record the shares entered and held so far and their average price. Raises DatabaseError."""
-    if price is None:
-        raise DatabaseError(f"the broker gave no average price for the filled entry of trade {journal_id}")
-    values = {"journal_id": journal_id, "bought": bought, "held": held, "price": round(price, 6), "now": now}
-    db.execute_update(OPEN_POSITION, values | {"allowed": [*_before(JournalStatus.POSITION), "POSITION"]})
+    values = {"journal_id": journal_id, "entered": entered, "held": held, "price": round(price, 6), "now": now}
+    allowed = [*before(JOURNAL_MOVES, JournalStatus.POSITION), "POSITION"]
+    db.execute_update(OPEN_POSITION, values | {"allowed": allowed})
     if held > 0:
         db.execute_update(TRACK_POSITION, values)
 
@@ -104,16 +108,16 @@ def end_trade(db: TradingDB, journal_id: int, end: TradeEnd, now: datetime) -> b
     """Close or cancel a trade and forget its position; False when it was over already. Raises DatabaseError."""
     ended = db.execute_update(END_TRADE, {
         "journal_id": journal_id, "status": str(end.status), "reason": str(end.reason), "ended_at": end.ended_at,
-        "price": _cents(end.price), "pnl": _cents(end.pnl), "estimate": end.estimate, "now": now,
-        "allowed": _before(end.status),
+        "price": _to_millionth(end.price), "pnl": _to_millionth(end.pnl), "estimate": end.estimate, "now": now,
+        "allowed": before(JOURNAL_MOVES, end.status),
     })
     db.execute_update(FORGET_POSITION, {"journal_id": journal_id})
     return ended == 1
 
 
-def estimated_trades(db: TradingDB) -> list[Row]:
-    """Return id and side of the closed trades whose profit is an estimate. Raises DatabaseError."""
-    return db.execute_query(ESTIMATES)
+def estimated_trades(db: TradingDB) -> list[int]:
+    """Return the ids of the closed trades whose profit is an estimate. Raises DatabaseError."""
+    return [row["id"] for row in db.execute_query(ESTIMATES)]
 
 
 def settle_estimate(
@@ -121,14 +125,10 @@ def settle_estimate(
 ) -> None:
     """Replace an estimate by what the executions say. Raises DatabaseError."""
     db.execute_update(SETTLE_ESTIMATE, {
-        "journal_id": journal_id, "entry": _cents(entry), "exit": _cents(exit_price), "pnl": _cents(pnl), "now": now,
+        "journal_id": journal_id, "entry": _to_millionth(entry), "exit": _to_millionth(exit_price),
+        "pnl": _to_millionth(pnl), "now": now,
     })
 
 
-def _before(status: JournalStatus) -> list[str]:
-    return [str(before) for before, after in JOURNAL_MOVES.items() if status in after]
-
-
-def _cents(amount: Decimal | None) -> Decimal | None:
-    """Round to the millionth the columns hold."""
+def _to_millionth(amount: Decimal | None) -> Decimal | None:
     return None if amount is None else round(amount, 6)

@@ -1,5 +1,6 @@
 """The audit trail: what was known, decided, said and heard, written before anything is concluded from it."""
 
+import requirements_check  # noqa: F401
 from audit_trail.alerts import AlertLevel, raise_alert, resolve_alert
 from audit_trail.calls import record_read, record_request, record_response
 from audit_trail.decisions import NewDecision, create_decision, finish_decision

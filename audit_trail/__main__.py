@@ -1,13 +1,15 @@
 """Asks the audit trail: `python -m audit_trail trace ID`."""
 
 import argparse
+import csv
 import json
 import sys
 
 from audit_trail.trace import as_json, chain, find_decisions
-from config import ConfigError, get_postgres_config, load_settings
-from db_layer import DatabaseError, TradingDB
-from log_setup import configure_logging, printable
+from command_line import add_test_mode, run_program
+from config import Settings, get_postgres_config
+from db_layer import TradingDB
+from log_setup import printable
 from tables import print_table
 
 
@@ -17,21 +19,17 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     trace = commands.add_parser("trace", help="everything known about one trade, order or decision")
     trace.add_argument("name", metavar="ID", help="trade id, decision id, Analysis_Id or an order's id")
-    trace.add_argument("--format", choices=("text", "json"), default="text")
-    trace.add_argument("--test-mode", action="store_true", help="ask the test database")
-    options = parser.parse_args(argv)
-    try:
-        settings = load_settings(options.test_mode)
-        configure_logging(settings.log_level, settings.log_format, settings.secrets)
-        config = get_postgres_config(options.test_mode, settings)
-        with TradingDB(options.test_mode, config, settings.postgres.schema, "audit_trail") as db:
-            return _trace(db, options.name, options.format)
-    except ConfigError as error:
-        print(f"audit_trail: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except DatabaseError as error:
-        print(f"audit_trail: {printable(str(error))}", file=sys.stderr)
-        return 1
+    trace.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    add_test_mode(trace)
+    return run_program(parser, argv, _work)
+
+
+def _work(options: argparse.Namespace, settings: Settings) -> int:
+    config = get_postgres_config(options.test_mode, settings)
+    with TradingDB(options.test_mode, config, settings.postgres.schema, "audit_trail") as db:
+        if options.test_mode:
+            db.create_schema(test_mode=True)
+        return _trace(db, options.name, options.format)
 
 
 def _trace(db: TradingDB, name: str, style: str) -> int:
@@ -43,6 +41,10 @@ def _trace(db: TradingDB, name: str, style: str) -> int:
         rows = chain(db, decision_id)
         if style == "json":
             print(json.dumps(as_json(rows), indent=2))
+        elif style == "csv":
+            writer = csv.DictWriter(sys.stdout, ("at", "event", "what", "detail"))
+            writer.writeheader()
+            writer.writerows(as_json(rows))
         else:
             print_chain(name, rows)
     return 0

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from db_layer import TradingDB
-from order_life import DECISION_MOVES, DecisionStatus
+from order_life import DECISION_MOVES, DecisionStatus, before
 
 # Lineage is what was complete at the moment of the decision: at most five runs of the last 24 hours.
 CREATE_DECISION = """
@@ -95,6 +95,8 @@ def finish_decision(
     db: TradingDB, decision_id: int, status: DecisionStatus, reason: str | None, now: datetime,
 ) -> bool:
     """Move a decision to its outcome; False when it has one already. Raises DatabaseError."""
-    allowed = [str(before) for before, after in DECISION_MOVES.items() if status in after]
-    parameters = {"id": decision_id, "status": str(status), "reason": reason, "now": now, "allowed": allowed}
+    parameters = {
+        "id": decision_id, "status": str(status), "reason": reason, "now": now,
+        "allowed": before(DECISION_MOVES, status),
+    }
     return db.execute_update(FINISH_DECISION, parameters) == 1

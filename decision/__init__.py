@@ -10,9 +10,10 @@ from decision.meaning import (
     TradeStyle,
     parse_decision,
 )
-from decision.strict_json import DecisionError
+from decision.strict_json import MAX_BYTES, DecisionError
 
 __all__ = [
+    "MAX_BYTES",
     "Action",
     "Decision",
     "DecisionError",

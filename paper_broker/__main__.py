@@ -73,13 +73,15 @@ def _wait(ended: threading.Event, lock: IO[str] | None) -> None:
         return
     patience = time.monotonic() + _FIRST_USER_SECONDS
     seen = False
-    while not ended.wait(_POLL_SECONDS):
+    while True:
         if not _lock(lock):
             seen = True
         elif seen or time.monotonic() > patience:
             return
         else:
             fcntl.flock(lock, fcntl.LOCK_UN)
+        if ended.wait(_POLL_SECONDS):
+            return
 
 
 def _lock(lock: IO[str]) -> bool:
@@ -97,12 +99,18 @@ def _cash(raw: str) -> Decimal:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _port(raw: str) -> int:
+    if not raw.isascii() or not raw.isdecimal() or int(raw) > 65535:
+        raise argparse.ArgumentTypeError(f"{raw!r} is not a port from 0 to 65535")
+    return int(raw)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m paper_broker",
         description="A local broker that speaks Alpaca's API, for tests and rehearsals. Loopback only.",
     )
-    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: any free one)")
+    parser.add_argument("--port", type=_port, default=0, help="port to listen on (default: any free one)")
     parser.add_argument(
         "--prices", type=Path, help="CSV of bars: timestamp,symbol,open,high,low,close,volume"
     )

@@ -1,7 +1,9 @@
 """The demo: four invented trading days on an embedded PostgreSQL and the local paper broker, from decisions to P&L."""
 
 import argparse
+import fcntl
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from zoneinfo import ZoneInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import requirements_check  # noqa: F401 isort: skip
+
 import requests
 
 import embedded_postgres
@@ -21,12 +25,13 @@ from alpaca_client import Broker
 from audit_trail.__main__ import print_chain
 from audit_trail.trace import chain, find_decisions
 from clock import ManualClock
+from command_line import EXIT_DONE, run_program, show
 from config import LOCAL_STATE, PROJECT_ROOT, Settings, load_settings
-from db_layer import TradingDB
+from db_layer import DatabaseError, TradingDB
 from order_executor import OrderExecutor
 from order_monitor import OrderMonitor
+from parts import PROGRAM_ERRORS
 from position_monitor import PositionMonitor
-from program import EXIT_DONE, run_program, show
 from tables import print_table
 
 INPUT = PROJECT_ROOT / "demo"
@@ -67,10 +72,22 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.set_defaults(test_mode=True)
-    return run_program(parser, argv, _work)
+    return run_program(parser, argv, _work, PROGRAM_ERRORS)
 
 
 def _work(_options: argparse.Namespace, _settings: Settings) -> int:
+    logging.getLogger().setLevel(logging.WARNING)
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "users.lock").open("a") as alone:
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatabaseError("another demo is running; wait for its end") from None
+        _run()
+    return EXIT_DONE
+
+
+def _run() -> None:
     shutil.rmtree(STATE / "postgres", ignore_errors=True)
     show("Starting an embedded PostgreSQL and the local paper broker with invented prices ...")
     database = embedded_postgres.connection_parameters(STATE / "postgres")
@@ -87,12 +104,12 @@ def _work(_options: argparse.Namespace, _settings: Settings) -> int:
         "  trading=> TABLE trade_journal;\n"
         "Everything said to and heard from the broker is in audit.api_payloads, the tables are described by \\d+.",
     )
-    return EXIT_DONE
 
 
 @contextmanager
 def _paper_broker() -> Iterator[str]:
-    command = [sys.executable, "-m", "paper_broker"]
+    # The lock is the demo's as long as it lives; without it the broker ends by itself.
+    command = [sys.executable, "-m", "paper_broker", "--users-lock", str(STATE / "users.lock")]
     with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""

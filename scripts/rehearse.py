@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -9,14 +10,18 @@ from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import requirements_check  # noqa: F401 isort: skip
+
 import requests
 
 import local_broker
 from clock import SystemClock
+from command_line import EXIT_DONE, EXIT_FAILED, run_program, show
 from config import ConfigError, Settings
-from order_desk import decimal_text
-from program import EXIT_DONE, EXIT_FAILED, build_parts, run_program, show
+from order_life import decimal_text
+from parts import PROGRAM_ERRORS, build_parts
 
+HIGHEST = 1_000_000_000
 ADD_DECISION = """
 INSERT INTO analysis_decision ("Analysis_Id", "Date_time", "Ticker", "Decision", "Approve", executed)
 VALUES (%(id)s, %(now)s::timestamptz AT TIME ZONE %(zone)s, %(symbol)s, %(decision)s, true, false)
@@ -29,15 +34,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.set_defaults(test_mode=True)
     commands = parser.add_subparsers(dest="command", required=True)
     decide = commands.add_parser("decide", help="write an approved NEW_TRADE decision into the test database")
-    decide.add_argument("--symbol", default="NVDA")
+    decide.add_argument("--symbol", type=_symbol, default="NVDA")
     decide.add_argument("--qty", type=_number, default=Decimal(45))
     decide.add_argument("--limit", type=_number, default=Decimal("133.80"), help="limit price, dollars")
     decide.add_argument("--stop", type=_number, default=Decimal("124.00"), help="stop price, dollars")
     decide.add_argument("--target", type=_number, default=Decimal("145.50"), help="target price, dollars")
     price = commands.add_parser("price", help="set the price of a symbol at the local paper broker")
-    price.add_argument("symbol")
+    price.add_argument("symbol", type=_symbol)
     price.add_argument("price", type=_number)
-    return run_program(parser, argv, lambda options, settings: _COMMANDS[options.command](options, settings))
+    work = {"decide": _decide, "price": _price}
+    return run_program(
+        parser, argv, lambda options, settings: work[options.command](options, settings), PROGRAM_ERRORS,
+    )
 
 
 def _decide(options: argparse.Namespace, settings: Settings) -> int:
@@ -56,10 +64,16 @@ def _decide(options: argparse.Namespace, settings: Settings) -> int:
     show(
         f"{name} is approved: buy {decimal_text(options.qty)} {options.symbol} at {options.limit:f}, "
         f"stop {options.stop:f}, target {options.target:f}.\n"
-        "Next: python order_executor.py --test-mode, then python order_monitor.py --test-mode,\n"
-        f"then move the market: python scripts/rehearse.py price {options.symbol} {options.target:f}",
+        "Next: python order_executor.py --test-mode, then python order_monitor.py --test-mode"
+        + _how_to_move_the_market(options, settings),
     )
     return EXIT_DONE
+
+
+def _how_to_move_the_market(options: argparse.Namespace, settings: Settings) -> str:
+    if not settings.alpaca.local_broker:
+        return f";\nthe broker is {settings.alpaca.base_url}, because ALPACA_BASE_URL is set."
+    return f",\nthen move the market: python scripts/rehearse.py price {options.symbol} {options.target:f}"
 
 
 def _price(options: argparse.Namespace, settings: Settings) -> int:
@@ -77,17 +91,21 @@ def _price(options: argparse.Namespace, settings: Settings) -> int:
     return EXIT_DONE
 
 
-_COMMANDS = {"decide": _decide, "price": _price}
-
-
 def _number(text: str) -> Decimal:
     try:
         number = Decimal(text)
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite() or number <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    if not number.is_finite() or not 0 < number < HIGHEST:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number above zero and below {HIGHEST:,}")
     return number
+
+
+def _symbol(text: str) -> str:
+    symbol = text.strip().upper()
+    if not re.fullmatch(r"[A-Z][A-Z0-9]{0,9}([.][A-Z0-9]{1,4})?", symbol):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a symbol such as NVDA")
+    return symbol
 
 
 if __name__ == "__main__":

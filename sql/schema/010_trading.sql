@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS trade_journal (
         CHECK ((status IN ('CLOSED', 'CANCELLED')) = (exit_reason IS NOT NULL))
 );
 CREATE INDEX IF NOT EXISTS trade_journal_open ON trade_journal (status, id) WHERE status IN ('ORDERED', 'POSITION');
+CREATE INDEX IF NOT EXISTS trade_journal_estimates ON trade_journal (id) WHERE pnl_is_estimate;
 CREATE INDEX IF NOT EXISTS trade_journal_symbol ON trade_journal (symbol, created_at);
 
 COMMENT ON TABLE trade_journal IS 'One trade from its order to its end; the plan, what became of it, and the profit or loss.';
@@ -86,6 +87,7 @@ CREATE TABLE IF NOT EXISTS order_execution (
 CREATE INDEX IF NOT EXISTS order_execution_journal ON order_execution (trade_journal_id);
 CREATE INDEX IF NOT EXISTS order_execution_decision ON order_execution (trade_decision_id);
 CREATE INDEX IF NOT EXISTS order_execution_parent ON order_execution (parent_order_id) WHERE parent_order_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS order_execution_created ON order_execution (created_at);
 CREATE INDEX IF NOT EXISTS order_execution_working ON order_execution (created_at, id)
     WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled');
 

@@ -187,11 +187,11 @@ def test_a_placed_row_carries_the_order_and_the_trade(db: TradingDB, analysis: A
     [
         (None, "REJECTED: too old"),
         ("", "REJECTED: too old"),
-        ("seen by Ann", "seen by Ann\nREJECTED: too old"),
-        ("100 %s\\", "100 %s\\\nREJECTED: too old"),
+        ("seen by Ann", "REJECTED: too old\nseen by Ann"),
+        ("100 %s\\", "REJECTED: too old\n100 %s\\"),
     ],
 )
-def test_a_refusal_is_a_new_line_of_the_remarks(
+def test_a_refusal_is_a_new_first_line_of_the_remarks(
     db: TradingDB, analysis: AnalysisRows, before: str | None, after: str,
 ) -> None:
     add(db, remarks=before)
@@ -256,7 +256,7 @@ def test_the_default_table_is_keyed_by_its_analysis_id(db: TradingDB) -> None:
 
 def test_a_missing_table_is_said_to_be_made_in_nocodb(db: TradingDB, analysis: AnalysisRows) -> None:
     db.execute_update("DROP TABLE analysis_decision")
-    with pytest.raises(DatabaseError, match="no table analysis_decision in POSTGRES_SCHEMA; it is made in NocoDB"):
+    with pytest.raises(DatabaseError, match="no table analysis_decision in the schema public"):
         analysis.candidates()
 
 

@@ -152,15 +152,6 @@ def test_a_primary_run_that_was_given_is_kept(db: TradingDB) -> None:
     assert len(row["decision_rationale"]["data_lineage"]["ingestion_runs"]) == 1
 
 
-def test_a_row_of_analysis_decision_is_decided_once(db: TradingDB) -> None:
-    decide(db, analysis_row_key="7")
-    decide(db)
-    decide(db)
-    with pytest.raises(DatabaseError) as refused:
-        decide(db, analysis_row_key="7")
-    assert refused.value.sqlstate == "23505"
-
-
 @pytest.mark.parametrize("first", ["executed", "failed", "cancelled"])
 def test_a_decision_moves_once_and_keeps_its_outcome(db: TradingDB, first: str) -> None:
     decision_id = decide(db)["id"]

@@ -246,8 +246,9 @@ def test_a_refused_protection_is_an_alert_and_tried_again(world: World) -> None:
     world.decide(swing())
     world.execute()
     world.price("NVDA", "133.50")
-    world.fault("POST", "/v2/orders", "status", code=403, body={"code": 40310000, "message": "no"})
-    assert world.monitor()["problems (see the alerts)"] == 1
+    refusal = {"code": 40310000, "message": "no"}
+    world.fault("POST", "/v2/orders", "status", code=403, body=refusal, times=2)
+    world.monitor()
     alert = world.one("alerts", kind="unprotected_position")
     assert (alert["level"], alert["resolved_at"]) == ("critical", None)
     assert world.monitor()["exits placed"] == 1

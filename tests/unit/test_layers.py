@@ -11,13 +11,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 # A module imports from the rows above its own, never from its own row or from one below.
 LAYERS = (
-    {"clock", "decision", "embedded_postgres", "log_setup", "order_life"},
+    {"clock", "decision", "embedded_postgres", "log_setup", "order_life", "requirements_check"},
     {"config", "tables"},
     {"db_layer", "local_broker"},
+    {"command_line"},
     {"analysis_rows", "audit_trail", "trade_records"},
     {"alpaca_client", "order_records", "risk_gate"},
     {"order_desk"},
-    {"program"},
+    {"parts"},
     {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
     {"scheduler"},
     {"scripts"},

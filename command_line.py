@@ -1,0 +1,85 @@
+"""What the command-line programs share: arguments, logging, one-line errors and exit statuses."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from config import ConfigError, Settings, load_settings
+from db_layer import DatabaseError
+from log_setup import configure_logging, printable
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+UNDEFINED_TABLE = "42P01"
+
+
+def arguments(description: str, *flags: tuple[str, str]) -> argparse.ArgumentParser:
+    """Return a parser with `--test-mode` and further switches (name, help)."""
+    parser = argparse.ArgumentParser(description=description)
+    add_test_mode(parser)
+    for name, text in flags:
+        parser.add_argument(name, action="store_true", help=text)
+    return parser
+
+
+def add_test_mode(parser: argparse.ArgumentParser) -> None:
+    """Add the switch `--test-mode` to a parser."""
+    parser.add_argument(
+        "--test-mode", action="store_true",
+        help="work on the test database and the local paper broker; nothing needs to be configured",
+    )
+
+
+def run_program(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace, Settings], int],
+    foreseeable: tuple[type[Exception], ...] = (),
+) -> int:
+    """Parse, work, and turn foreseeable errors into one line on standard error; return the exit status.
+
+    `foreseeable` are the errors, beside the settings' and the database's, that mean the work could not be done.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    options = parser.parse_args(argv)
+    configure_logging("WARNING", "text")
+    try:
+        settings = load_settings(getattr(options, "test_mode", False))
+        configure_logging(settings.log_level, settings.log_format, settings.secrets)
+        status = work(options, settings)
+        _finish_output()
+        return status
+    except ConfigError as error:
+        return _complain(parser.prog, str(error), EXIT_USAGE)
+    except DatabaseError as error:
+        hint = "; run: python scripts/create_production_tables.py" if error.sqlstate == UNDEFINED_TABLE else ""
+        return _complain(parser.prog, f"{error}{hint}", EXIT_FAILED)
+    except foreseeable as error:
+        return _complain(parser.prog, str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        return _complain(parser.prog, "interrupted", 128 + signal.SIGINT)
+
+
+def show(text: str) -> None:
+    """Print a result on standard output, control characters escaped."""
+    for line in text.splitlines():
+        print(printable(line))
+
+
+def _finish_output() -> None:
+    """Write out what is buffered; a reader that has gone away changes nothing about the work that was done."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(name: str, error: str, status: int) -> int:
+    print(f"{name}: {printable(error)}", file=sys.stderr)
+    return status
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    # An ordinary exit lets open transactions roll back and the embedded server stop.
+    raise SystemExit(128 + number)

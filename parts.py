@@ -1,0 +1,51 @@
+"""Puts together what a worker works with: settings, database, broker, clock and the desk between them."""
+
+from dataclasses import dataclass
+
+import local_broker
+from alpaca_client import Broker, BrokerError
+from analysis_rows import AnalysisRows
+from audit_trail import PayloadPolicy
+from clock import Clock, SystemClock
+from config import Settings, get_postgres_config, load_settings
+from db_layer import TradingDB
+from local_broker import LocalBrokerError
+from order_desk import OrderDesk
+
+# What may keep a worker from its work, beside the settings and the database.
+PROGRAM_ERRORS: tuple[type[Exception], ...] = (BrokerError, LocalBrokerError)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker works with; made once for a program, or by a test."""
+
+    settings: Settings
+    db: TradingDB
+    broker: Broker
+    clock: Clock
+    analysis: AnalysisRows
+    desk: OrderDesk
+
+
+def build_parts(
+    test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None, clock: Clock | None = None,
+    settings: Settings | None = None, application_name: str = "trading-monitor",
+) -> Parts:
+    """Build whatever was not given; in test mode the schema is created and the local paper broker started.
+
+    Raises ConfigError, DatabaseError, BrokerError and LocalBrokerError.
+    """
+    settings = settings or load_settings(test_mode)
+    if db is None:
+        db = TradingDB(test_mode, get_postgres_config(test_mode, settings), settings.postgres.schema, application_name)
+        db.connect()
+        if test_mode:
+            db.create_schema(test_mode=True)
+    if broker is None:
+        alpaca = local_broker.use(settings.alpaca) if settings.alpaca.local_broker else settings.alpaca
+        broker = Broker(alpaca)
+    clock = clock or SystemClock()
+    analysis = AnalysisRows(db, settings.analysis_timezone)
+    policy = PayloadPolicy(settings.use_audit_trail, settings.alpaca.secrets)
+    return Parts(settings, db, broker, clock, analysis, OrderDesk(db, broker, clock, policy, analysis))
