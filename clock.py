@@ -3,6 +3,9 @@
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+from zoneinfo import ZoneInfo
+
+MARKET_ZONE = ZoneInfo("America/New_York")
 
 
 class Clock(Protocol):

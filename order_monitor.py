@@ -288,7 +288,7 @@ class OrderMonitor:
                 return True
         self._problem(
             trade, "broker_mismatch",
-            f"{trade.journal['trade_id']} has {decimal_text(trade.held)} {trade.journal['symbol']} but the broker "
+            f"{trade.journal['trade_id']} has {decimal_text(trade.held)} {trade.journal['symbol']}, the broker has "
             f"{decimal_text(there)}; no exit order was placed, because it could open a position; compare by hand",
         )
         return False

@@ -6,39 +6,17 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 import requirements_check  # noqa: F401
 from alpaca_client import Broker
-from clock import Clock
+from clock import MARKET_ZONE, Clock
 from command_line import EXIT_DONE, arguments, run_program, show
 from config import Settings
 from db_layer import TradingDB
 from parts import PROGRAM_ERRORS, build_parts
+from trade_records import value_positions
 
-MARKET_ZONE = ZoneInfo("America/New_York")
 SYMBOLS = "SELECT DISTINCT symbol FROM position_tracking ORDER BY symbol"
-# One statement for all positions; a symbol without a price is not among the prices, so its row stays as it was.
-VALUE_POSITIONS = """
-UPDATE position_tracking position
-SET current_price = latest.price, market_value = round(position.qty * latest.price, 6),
-    unrealized_pnl = round((latest.price - position.avg_entry_price) * position.qty
-                           * CASE position.side WHEN 'long' THEN 1 ELSE -1 END, 6),
-    last_updated = %(now)s
-FROM unnest(%(symbols)s::text[], %(prices)s::numeric[]) AS latest (symbol, price)
-WHERE position.symbol = latest.symbol AND position.current_price IS DISTINCT FROM latest.price
-"""
-REVIEW_TRADES = """
-UPDATE trade_journal journal
-SET last_review_date = %(today)s, updated_at = %(now)s, days_open = GREATEST(0, %(today)s - (
-        SELECT min(fill.filled_at AT TIME ZONE 'America/New_York')::date
-        FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
-        WHERE orders.trade_journal_id = journal.id AND orders.order_type = 'ENTRY'))
-WHERE journal.status = 'POSITION' AND journal.last_review_date IS DISTINCT FROM %(today)s
-  AND EXISTS (SELECT 1 FROM position_tracking position
-              WHERE position.trade_journal_id = journal.id AND position.symbol = ANY(%(symbols)s))
-"""
-
 log = logging.getLogger("position_monitor")
 
 
@@ -78,14 +56,8 @@ class PositionMonitor:
         """Write value and unrealised profit at these prices; return how many rows changed. Raises DatabaseError."""
         if not prices:
             return 0
-        values = {
-            "symbols": list(prices), "prices": list(prices.values()), "now": now,
-            "today": now.astimezone(MARKET_ZONE).date(),
-        }
         with self._db.transaction():
-            changed = self._db.execute_update(VALUE_POSITIONS, values)
-            self._db.execute_update(REVIEW_TRADES, values)
-        return changed
+            return value_positions(self._db, prices, now.astimezone(MARKET_ZONE).date(), now)
 
 
 def main(argv: list[str] | None = None) -> int:

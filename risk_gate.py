@@ -1,4 +1,4 @@
-"""Pre-trade checks: pure functions over a decision and what is known; each check is a row of `risk_checks`."""
+"""Pre-trade checks: a decision is held against the limits and what is known; each check is a row of `risk_checks`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
 """The rows of `trade_journal` and `position_tracking`: a trade opened, held, and closed with its profit or loss."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
+from clock import MARKET_ZONE
 from db_layer import Row, TradingDB
 from decision import NewTrade
 from order_life import JOURNAL_MOVES, ExitReason, JournalStatus, before
@@ -32,6 +34,27 @@ SET qty = EXCLUDED.qty, avg_entry_price = EXCLUDED.avg_entry_price, cost_basis =
                            * CASE EXCLUDED.side WHEN 'long' THEN 1 ELSE -1 END, 6),
     last_updated = EXCLUDED.last_updated
 """
+# One statement for all positions; a symbol without a price is not among the prices, so its row stays as it was.
+VALUE_POSITIONS = """
+UPDATE position_tracking position
+SET current_price = latest.price, market_value = round(position.qty * latest.price, 6),
+    unrealized_pnl = round((latest.price - position.avg_entry_price) * position.qty
+                           * CASE position.side WHEN 'long' THEN 1 ELSE -1 END, 6),
+    last_updated = %(now)s
+FROM unnest(%(symbols)s::text[], %(prices)s::numeric[]) AS latest (symbol, price)
+WHERE position.symbol = latest.symbol AND position.current_price IS DISTINCT FROM latest.price
+"""
+REVIEW_TRADES = """
+UPDATE trade_journal journal
+SET last_review_date = %(today)s, updated_at = %(now)s, days_open = GREATEST(0, %(today)s - (
+        SELECT min(fill.filled_at AT TIME ZONE %(zone)s)::date
+        FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
+        WHERE orders.trade_journal_id = journal.id AND orders.order_type = 'ENTRY'))
+WHERE journal.status = 'POSITION' AND journal.last_review_date IS DISTINCT FROM %(today)s
+  AND EXISTS (SELECT 1 FROM position_tracking position
+              WHERE position.trade_journal_id = journal.id AND position.symbol = ANY(%(symbols)s))
+"""
+
 TRACK_EXITS = """
 UPDATE position_tracking
 SET stop_loss_order_id = %(stop_id)s, take_profit_order_id = %(target_id)s, last_updated = %(now)s
@@ -97,6 +120,19 @@ def hold_position(
     db.execute_update(OPEN_POSITION, values | {"allowed": allowed})
     if held > 0:
         db.execute_update(TRACK_POSITION, values)
+
+
+def value_positions(db: TradingDB, prices: Mapping[str, Decimal], today: date, now: datetime) -> int:
+    """Write value and unrealised profit at these prices (dollars by symbol); return how many rows changed.
+
+    The trades' last review and days open follow; `today` is the market's day. Raises DatabaseError.
+    """
+    values = {
+        "symbols": list(prices), "prices": list(prices.values()), "today": today, "now": now, "zone": MARKET_ZONE.key,
+    }
+    changed = db.execute_update(VALUE_POSITIONS, values)
+    db.execute_update(REVIEW_TRADES, values)
+    return changed
 
 
 def track_exits(db: TradingDB, journal_id: int, stop_id: str | None, target_id: str | None, now: datetime) -> None:

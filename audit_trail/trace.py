@@ -40,6 +40,13 @@ FROM audit.trade_executions execution JOIN audit.api_payloads heard ON heard.id 
 WHERE execution.trade_decision_id = %(id)s
 GROUP BY heard.id
 UNION ALL
+SELECT call.created_at, 4, call.id, 'cancel asked for', orders.order_type,
+       concat('HTTP ', COALESCE(call.http_status_code::text, 'no answer'), ', payloads ', call.api_request_payload_id,
+              ' and ', call.api_response_payload_id, ', order ', orders.alpaca_order_id)
+FROM order_execution orders JOIN audit.api_call_logs call
+     ON call.endpoint LIKE 'DELETE %%' AND call.endpoint = 'DELETE /v2/orders/' || orders.alpaca_order_id
+WHERE orders.trade_decision_id = %(id)s
+UNION ALL
 SELECT fill.filled_at, 5, fill.id, 'filled',
        concat_ws(' ', orders.order_type, fill.side, trim_scale(fill.qty), 'at', trim_scale(fill.price)),
        concat('execution ', fill.execution_id)

