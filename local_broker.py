@@ -24,6 +24,7 @@ FOLDER = LOCAL_STATE / "paper_broker"
 START_SECONDS = 20
 STOP_POLLS, STOP_POLL_SECONDS = 250, 0.02
 _held: list[IO[str]] = []
+_started: list[subprocess.Popen[str]] = []
 
 
 class LocalBrokerError(Exception):
@@ -40,31 +41,33 @@ def use(alpaca: AlpacaSettings) -> AlpacaSettings:
         users = (FOLDER / "users.lock").open("a")
         fcntl.flock(users, fcntl.LOCK_SH)
         _held.append(users)
-        atexit.register(_leave)
+        atexit.register(leave)
     with (FOLDER / "start.lock").open("a") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         url = _running() or _start()
     return replace(alpaca, base_url=url, data_url=url)
 
 
-def _leave() -> None:
+def leave() -> None:
     """Give the broker up; the last user ends it and sees it gone, so that nothing runs after a command."""
+    if not _held:
+        return
     users = _held.pop()
-    with suppress(BlockingIOError, OSError):
+    with suppress(BlockingIOError):
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _running():
-            pid = int(_address()[1])
-            os.kill(pid, signal.SIGTERM)
-            for _ in range(STOP_POLLS):
-                os.kill(pid, 0)
-                _reap(pid)
-                time.sleep(STOP_POLL_SECONDS)
+            _end(int(_address()[1]))
     users.close()
 
 
-def _reap(pid: int) -> None:
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def _end(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(STOP_POLLS):
+            for process in _started:
+                process.poll()  # an ended child stays in the list of processes until its parent asks for it
+            os.kill(pid, 0)
+            time.sleep(STOP_POLL_SECONDS)
 
 
 def _address() -> list[str]:
@@ -93,8 +96,11 @@ def _start() -> str:
             command, cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=output,
             text=True, start_new_session=True, pass_fds=(),
         )
-    ready = process.stdout is not None and select.select([process.stdout], [], [], START_SECONDS)[0]
-    line = process.stdout.readline() if ready and process.stdout is not None else ""
+    _started.append(process)
+    line = ""
+    if process.stdout is not None:
+        with process.stdout as printed:
+            line = printed.readline() if select.select([printed], [], [], START_SECONDS)[0] else ""
     if "http://" not in line:
         process.kill()
         process.wait()

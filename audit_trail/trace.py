@@ -1,16 +1,18 @@
 """The whole chain of one trade: what was decided, checked, said, heard and filled, in the order of time."""
 
+import re
 from typing import Any
 
 from db_layer import Row, TradingDB
 
+UUID = r"(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 # Any name a person may hold: trade id, client order id, the broker's order id, decision id, or the analysis row's id.
 FIND_DECISIONS = """
-SELECT id FROM audit.trade_decisions WHERE decision_id::text = %(name)s OR analysis_decision_id = %(name)s
+SELECT id FROM audit.trade_decisions WHERE decision_id = %(uuid)s::uuid OR analysis_decision_id = %(name)s
 UNION SELECT trade_decision_id FROM audit.trade_executions
-      WHERE client_order_id = %(name)s OR alpaca_order_id = %(name)s OR execution_id::text = %(name)s
+      WHERE client_order_id = %(name)s OR alpaca_order_id = %(name)s OR execution_id = %(uuid)s::uuid
 UNION SELECT trade_decision_id FROM order_execution WHERE client_order_id = %(name)s OR alpaca_order_id = %(name)s
-UNION SELECT trade_decision_id FROM trade_journal WHERE trade_id = %(name)s OR id::text = %(name)s
+UNION SELECT trade_decision_id FROM trade_journal WHERE trade_id = %(name)s OR id = %(number)s::bigint
 ORDER BY id
 """
 CHAIN = """
@@ -66,7 +68,9 @@ ORDER BY at, place, seq
 
 def find_decisions(db: TradingDB, name: str) -> list[int]:
     """Return the ids of the decisions that a name belongs to: of a trade, an order, a decision or an analysis row."""
-    return [row["id"] for row in db.execute_query(FIND_DECISIONS, {"name": name})]
+    number = int(name) if re.fullmatch(r"[0-9]{1,18}", name) else None
+    values = {"name": name, "uuid": name if re.fullmatch(UUID, name) else None, "number": number}
+    return [row["id"] for row in db.execute_query(FIND_DECISIONS, values)]
 
 
 def chain(db: TradingDB, decision_id: int) -> list[Row]:

@@ -26,7 +26,8 @@ PRODUCT = shutil.ignore_patterns(
 
 def run(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a program with nothing but these settings."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **settings}
+    measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **measured, **settings}
     arguments = [sys.executable, *command]
     return subprocess.run(
         arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=50, check=False,
@@ -151,6 +152,39 @@ def test_a_dry_run_prints_and_writes_nothing(configured: dict[str, str], db: Any
     assert (result.returncode, result.stdout) == (0, "A1: buy 45 NVDA at 133.8: would be sent\n")
     assert db.query("trade_decisions") == []
     assert paper.broker.state.orders == {}
+
+
+@pytest.mark.parametrize(
+    ("style", "begins"), [("text", "What is recorded"), ("json", "["), ("csv", "at,event,what,detail")],
+)
+def test_a_trace_is_told_in_each_format(configured: dict[str, str], db: Any, style: str, begins: str) -> None:
+    at = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=1)
+    row = {"id": "A1", "at": at, "ticker": "NVDA", "text": json.dumps(swing()), "approve": True, "executed": None}
+    db.execute_update(ADD_ROW, row)
+    run(PROJECT, "order_executor.py", **configured)
+    result = run(PROJECT, "-m", "audit_trail", "trace", "A1", "--format", style, **configured)
+    assert (result.returncode, result.stdout.startswith(begins)) == (0, True), result
+    for event in ("decided", "checked", "said", "heard"):
+        assert event in result.stdout
+
+
+def test_a_program_without_the_projects_packages_says_how_to_get_them(configured: dict[str, str]) -> None:
+    bare = [sys.executable, "-S", "order_executor.py"]
+    result = subprocess.run(bare, cwd=PROJECT, capture_output=True, text=True, timeout=50, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "run `make demo` once" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_output_that_nobody_reads_does_not_fail_a_pass(configured: dict[str, str], db: Any) -> None:
+    environment = {"PATH": os.environ["PATH"], **configured}
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "order_executor.py"], cwd=PROJECT, env=environment, stdout=full, stderr=subprocess.PIPE,
+            text=True, timeout=50, check=False,
+        )
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr
 
 
 def test_a_trace_that_finds_nothing_says_so(configured: dict[str, str], db: Any) -> None:
