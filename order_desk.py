@@ -61,7 +61,7 @@ CANCEL_POLLS = 20
 CANCEL_POLL_SECONDS = 0.5
 LOOKUPS_BEFORE_NOT_PLACED = 2
 UNSETTLED = """
-SELECT id, order_type FROM order_execution
+SELECT id FROM order_execution
 WHERE order_status = 'unknown' AND parent_order_id IS NULL ORDER BY id
 """
 OUTCOME_OF_ENTRY = """
@@ -194,10 +194,13 @@ class OrderDesk:
         return count
 
     def settle_unfinished(self) -> None:
-        """Look up every order whose outcome is unknown, interrupted ones included. Raises BrokerError."""
+        """Look up every order whose outcome is unknown, interrupted ones included; a failure is asked again later."""
         self._db.execute_update(MARK_INTERRUPTED, {"now": self._clock.now()})
         for order in self._db.execute_query(UNSETTLED):
-            self.look_up(order["id"])
+            try:
+                self.look_up(order["id"])
+            except BrokerError as error:
+                log.warning("an unknown order stays unknown", extra={"order": order["id"], "error": error})
 
     def look_up(self, order_id: int) -> bool:
         """Ask for an order by our id; True when the broker has it. What it does not know counts only in the end.

@@ -69,7 +69,8 @@ POSITION_POLL_SECONDS = 0.5
 LAST_WORDS = """
 SELECT error_message FROM audit.trade_executions WHERE trade_decision_id = %(decision_id)s ORDER BY id DESC LIMIT 1
 """
-OPEN_ALERTS = "SELECT subject FROM audit.alerts WHERE kind = 'unprotected_position' AND resolved_at IS NULL"
+PROTECTION_ALERTS = ("unprotected_position", "broker_mismatch")
+OPEN_ALERTS = "SELECT kind, subject FROM audit.alerts WHERE kind = ANY(%(kinds)s) AND resolved_at IS NULL"
 
 log = logging.getLogger("order_monitor")
 
@@ -132,7 +133,7 @@ class OrderMonitor:
         self._clock = parts.clock
         self._desk = parts.desk
         self._events: Counter[Event] = Counter()
-        self._unprotected_before: set[str] = set()
+        self._open_alerts: set[tuple[str, str]] = set()
 
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
@@ -199,7 +200,8 @@ class OrderMonitor:
         )
         with self._db.transaction():
             end_trade(self._db, trade.journal["id"], end, now)
-            resolve_alert(self._db, "unprotected_position", trade.journal["trade_id"], now)
+            for kind in PROTECTION_ALERTS:
+                resolve_alert(self._db, kind, trade.journal["trade_id"], now)
         self._events[Event.CLOSED] += 1
         log.info("trade closed", extra={
             "trade_id": trade.journal["trade_id"], "reason": end.reason, "pnl": decimal_text(end.pnl or Decimal(0)),
@@ -320,13 +322,16 @@ class OrderMonitor:
 
     def _note_protected(self, trade: Trade) -> None:
         now, journal = self._clock.now(), trade.journal
-        live = [order for order in trade.exits if OrderStatus(order["order_status"]) not in ENDED]
-        ids = {order["order_type"]: order["alpaca_order_id"] for order in live}
-        stop, target = ids.get(OrderRole.STOP_LOSS), ids.get(OrderRole.TAKE_PROFIT)
-        if (stop, target) != (journal["stop_loss_order_id"], journal["take_profit_order_id"]):
-            track_exits(self._db, journal["id"], stop, target, now)
-        if journal["trade_id"] in self._unprotected_before:
-            resolve_alert(self._db, "unprotected_position", journal["trade_id"], now)
+        live = {
+            order["order_type"]: order for order in trade.exits if OrderStatus(order["order_status"]) not in ENDED
+        }
+        stop, target = live.get(OrderRole.STOP_LOSS, {}), live.get(OrderRole.TAKE_PROFIT, {})
+        ids = stop.get("alpaca_order_id"), target.get("alpaca_order_id")
+        if ids != (journal["stop_loss_order_id"], journal["take_profit_order_id"]):
+            track_exits(self._db, journal["id"], ids[0], stop.get("stop_price"), ids[1], now)
+        for kind in PROTECTION_ALERTS:
+            if (kind, journal["trade_id"]) in self._open_alerts:
+                resolve_alert(self._db, kind, journal["trade_id"], now)
 
     def _end_unfilled(self, trade: Trade) -> None:
         now = self._clock.now()
@@ -387,7 +392,8 @@ class OrderMonitor:
         )
 
     def _open_trades(self) -> list[Trade]:
-        self._unprotected_before = {row["subject"] for row in self._db.execute_query(OPEN_ALERTS)}
+        alerts = self._db.execute_query(OPEN_ALERTS, {"kinds": list(PROTECTION_ALERTS)})
+        self._open_alerts = {(alert["kind"], alert["subject"]) for alert in alerts}
         orders: defaultdict[int, list[Row]] = defaultdict(list)
         for row in self._db.execute_query(LOAD_ORDERS):
             orders[row["trade_journal_id"]].append(row)

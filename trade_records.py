@@ -56,10 +56,13 @@ WHERE journal.status = 'POSITION' AND journal.last_review_date IS DISTINCT FROM 
 """
 
 TRACK_EXITS = """
-UPDATE position_tracking
-SET stop_loss_order_id = %(stop_id)s, take_profit_order_id = %(target_id)s, last_updated = %(now)s
-WHERE trade_journal_id = %(journal_id)s
-  AND (stop_loss_order_id, take_profit_order_id) IS DISTINCT FROM (%(stop_id)s::text, %(target_id)s::text)
+WITH tracked AS (
+    UPDATE position_tracking
+    SET stop_loss_order_id = %(stop_id)s, take_profit_order_id = %(target_id)s, last_updated = %(now)s
+    WHERE trade_journal_id = %(journal_id)s
+)
+UPDATE trade_journal SET current_stop_loss = COALESCE(%(stop_price)s, current_stop_loss), updated_at = %(now)s
+WHERE id = %(journal_id)s
 """
 END_TRADE = """
 UPDATE trade_journal
@@ -135,9 +138,14 @@ def value_positions(db: TradingDB, prices: Mapping[str, Decimal], today: date, n
     return changed
 
 
-def track_exits(db: TradingDB, journal_id: int, stop_id: str | None, target_id: str | None, now: datetime) -> None:
-    """Record which orders of the broker protect the position. Raises DatabaseError."""
-    db.execute_update(TRACK_EXITS, {"journal_id": journal_id, "stop_id": stop_id, "target_id": target_id, "now": now})
+def track_exits(
+    db: TradingDB, journal_id: int, stop_id: str | None, stop_price: Decimal | None, target_id: str | None,
+    now: datetime,
+) -> None:
+    """Record which orders of the broker protect the position, and the stop's price in dollars. Raises DatabaseError."""
+    db.execute_update(TRACK_EXITS, {
+        "journal_id": journal_id, "stop_id": stop_id, "stop_price": stop_price, "target_id": target_id, "now": now,
+    })
 
 
 def end_trade(db: TradingDB, journal_id: int, end: TradeEnd, now: datetime) -> bool:

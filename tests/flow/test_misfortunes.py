@@ -244,6 +244,7 @@ def test_a_stop_moved_by_hand_is_followed(world: World) -> None:
     followed = world.one("order_execution", order_type="STOP_LOSS")
     assert (followed["stop_price"], followed["order_status"]) == (128, "pending")
     assert followed["alpaca_order_id"] != stop["alpaca_order_id"]
+    assert world.one("trade_journal")["current_stop_loss"] == 128
     assert live_exits(world) == [45]
     world.price("NVDA", "127")
     world.monitor()
@@ -268,6 +269,32 @@ def test_missing_executions_do_not_delay_protection(world: World) -> None:
     world.fault("GET", "/v2/account/activities/FILL", "status", code=500, times=None)
     world.monitor()
     assert live_exits(world) == [45, 45]
+
+
+def test_an_order_that_cannot_be_looked_up_does_not_delay_the_protection_of_others(world: World) -> None:
+    world.decide(swing())
+    world.execute()
+    world.price("AMD", "99")
+    world.fault("POST", "/v2/orders", "drop", executed=False)
+    world.fault("GET", "/v2/orders:by_client_order_id", "status", code=500, times=None)
+    world.decide(trend("AMD", limit_price=100, stop_loss=90), "AMD")
+    assert world.execute() == {"unknown outcome": 1}
+    world.price("NVDA", "133.50")
+    world.monitor()
+    assert live_exits(world) == [45, 45]
+
+
+def test_a_mismatch_that_went_away_is_no_longer_an_open_alert(world: World) -> None:
+    world.decide(trend())
+    world.execute()
+    world.price("NVDA", "133.50")
+    world.market.step()
+    world.fault("GET", "/v2/positions/NVDA", "status", code=404, body={"message": "position does not exist"}, times=6)
+    world.monitor()
+    assert world.one("alerts")["resolved_at"] is None
+    world.monitor()
+    assert world.one("alerts")["resolved_at"] is not None
+    assert live_exits(world) == [45]
 
 
 def test_a_price_beyond_the_stop_closes_a_swing_by_its_stop(world: World) -> None:
