@@ -397,7 +397,11 @@ class OrderMonitor:
         orders: defaultdict[int, list[Row]] = defaultdict(list)
         for row in self._db.execute_query(LOAD_ORDERS):
             orders[row["trade_journal_id"]].append(row)
-        return [_trade(journal, orders[journal["id"]]) for journal in open_trades(self._db)]
+        trades = [(journal, orders[journal["id"]]) for journal in open_trades(self._db)]
+        for journal, _ in (pair for pair in trades if not _has_entry(pair[1])):
+            words = f"{journal['trade_id']} is {journal['status']} but has no entry order; nobody follows it"
+            self._alert(AlertLevel.WARNING, "trade_without_order", journal["trade_id"], words)
+        return [_trade(journal, rows) for journal, rows in trades if _has_entry(rows)]
 
     def _reload(self, trade: Trade) -> Trade:
         return self._trade(trade.journal["id"])
@@ -458,6 +462,10 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
     events = OrderMonitor(options.test_mode, settings=settings).run()
     show(", ".join(f"{event}: {events[event]}" for event in Event if events[event]) or "Nothing changed.")
     return EXIT_FAILED if events[Event.UNREACHED] else EXIT_DONE
+
+
+def _has_entry(orders: list[Row]) -> bool:
+    return any(order["order_type"] == OrderRole.ENTRY for order in orders)
 
 
 def _trade(journal: Row, orders: list[Row]) -> Trade:

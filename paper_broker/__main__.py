@@ -15,6 +15,7 @@ from typing import IO
 
 from paper_broker.bars import BarError, read_csv
 from paper_broker.engine import PaperBroker
+from paper_broker.market import Bar
 from paper_broker.server import Server
 from paper_broker.store import Store, StoreError
 from paper_broker.values import number
@@ -55,8 +56,25 @@ def _build(options: argparse.Namespace) -> Server:
     if options.invent_prices:
         broker.behave(invent_prices=True)
     if options.prices is not None:
-        broker.add_bars(read_csv(_read(options.prices), broker.calendar))
+        for path in _price_files(options.prices):
+            broker.add_bars(_bars(path, broker))
     return Server(broker, options.port, store)
+
+
+def _price_files(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    if not files:
+        raise BarError(f"there are no CSV files in {path}")
+    return files
+
+
+def _bars(path: Path, broker: PaperBroker) -> list[Bar]:
+    # A file that names no symbol inside is named after it, as in NVDA.csv or NVDA_1h.csv.
+    symbol, content = path.stem.partition("_")[0].upper(), _read(path)
+    try:
+        return read_csv(content, broker.calendar, symbol)
+    except BarError as error:
+        raise BarError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> str:
@@ -112,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=_port, default=0, help="port to listen on (default: any free one)")
     parser.add_argument(
-        "--prices", type=Path, help="CSV of bars: timestamp,symbol,open,high,low,close,volume"
+        "--prices", type=Path, help="CSV of bars, or a folder of them: timestamp,symbol,open,high,low,close,volume"
     )
     parser.add_argument(
         "--invent-prices", action="store_true", help="a symbol without price trades at the first order's limit, or 100"

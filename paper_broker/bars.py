@@ -13,6 +13,7 @@ from paper_broker.sessions import Calendar, eastern
 from paper_broker.values import eastern_date, is_date, moment, number
 
 COLUMNS = ("timestamp", "symbol", "open", "high", "low", "close", "volume")
+TIME_NAMES = ("date", "datetime")
 _MINUTE = timedelta(minutes=1)
 
 
@@ -20,21 +21,25 @@ class BarError(ValueError):
     """A bar that cannot be used; the message names its row and what is wrong with it."""
 
 
-def read_csv(content: str, calendar: Calendar) -> list[Bar]:
-    """Read bars with the header timestamp,symbol,open,high,low,close,volume; leading # lines are skipped.
+def read_csv(content: str, calendar: Calendar, symbol: str | None = None) -> list[Bar]:
+    """Read bars whose columns are named in the first line; leading # lines are skipped.
 
-    A timestamp is RFC 3339 and marks the start of the bar, or a date, which means that day's whole session.
-    Raises BarError for anything else.
+    Columns stand in any order and case: timestamp (or date, datetime), symbol, open, high, low, close, volume; others
+    are ignored. `symbol` is that of a file without such a column. A timestamp is RFC 3339 and marks the start of
+    the bar, or a date, which means that day's whole session. Raises BarError for anything else.
     """
     lines = content.splitlines()
     skipped = 0
     while skipped < len(lines) and (lines[skipped].startswith("#") or not lines[skipped].strip()):
         skipped += 1
     rows = csv.DictReader(lines[skipped:])
-    if tuple(name.strip() for name in rows.fieldnames or ()) != COLUMNS:
-        raise BarError(f"line {skipped + 1}: the header must be {','.join(COLUMNS)}")
-    rows.fieldnames = list(COLUMNS)
-    return read_rows(rows, calendar, first=skipped + 2)
+    names = [name.strip().lower() for name in rows.fieldnames or ()]
+    rows.fieldnames = ["timestamp" if name in TIME_NAMES else name for name in names]
+    missing = [name for name in COLUMNS if name not in rows.fieldnames and not (name == "symbol" and symbol)]
+    if missing:
+        raise BarError(f"line {skipped + 1}: {', '.join(missing)} missing; the header must name {','.join(COLUMNS)}")
+    named = ({"symbol": symbol, **row} for row in rows)
+    return read_rows(named, calendar, first=skipped + 2)
 
 
 def read_rows(rows: Iterable[Mapping[str, object]], calendar: Calendar, first: int = 1) -> list[Bar]:

@@ -17,8 +17,8 @@ CREATE TABLE IF NOT EXISTS quiver_trades (
     price             numeric(18,6),
     available_at      timestamptz NOT NULL,
     data_ingestion_run_id bigint,
-    created_at        timestamptz NOT NULL,
-    updated_at        timestamptz NOT NULL
+    created_at        timestamptz NOT NULL DEFAULT now(),
+    updated_at        timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS quiver_trades_symbol ON quiver_trades (symbol, disclosure_date);
 CREATE INDEX IF NOT EXISTS quiver_trades_available ON quiver_trades (available_at);
@@ -49,8 +49,8 @@ CREATE TABLE IF NOT EXISTS politician_profiles (
     party        text,
     state        text,
     chamber      text,
-    created_at   timestamptz NOT NULL,
-    updated_at   timestamptz NOT NULL
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    updated_at   timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE politician_profiles IS 'One member of Congress.';
 COMMENT ON COLUMN politician_profiles.bioguide_id IS 'Identifier given by the Biographical Directory of Congress.';
@@ -67,8 +67,8 @@ CREATE TABLE IF NOT EXISTS committees (
     name         text NOT NULL,
     chamber      text NOT NULL,
     parent_code  text,
-    created_at   timestamptz NOT NULL,
-    updated_at   timestamptz NOT NULL
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    updated_at   timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE committees IS 'One committee or subcommittee of Congress.';
 COMMENT ON COLUMN committees.code IS 'Its code, such as HSAG.';
@@ -83,8 +83,8 @@ CREATE TABLE IF NOT EXISTS committee_memberships (
     bioguide_id     text NOT NULL,
     committee_code  text NOT NULL,
     role            text,
-    created_at      timestamptz NOT NULL,
-    updated_at      timestamptz NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT committee_memberships_once UNIQUE (bioguide_id, committee_code)
 );
 CREATE INDEX IF NOT EXISTS committee_memberships_committee ON committee_memberships (committee_code);

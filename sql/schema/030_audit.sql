@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS audit.data_ingestion_runs (
     records_skipped  integer NOT NULL DEFAULT 0,
     error_message    text,
     error_details    jsonb,
-    created_at       timestamptz NOT NULL,
-    updated_at       timestamptz NOT NULL,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    updated_at       timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT data_ingestion_runs_end CHECK ((status = 'completed') = (completed_at IS NOT NULL)
                                           AND (status = 'failed') = (failed_at IS NOT NULL))
 );
@@ -60,7 +60,7 @@ CREATE TABLE IF NOT EXISTS audit.data_ingestion_run_records (
     record_type            text NOT NULL,
     record_id              bigint NOT NULL,
     operation              text NOT NULL CHECK (operation IN ('created', 'updated', 'skipped')),
-    created_at             timestamptz NOT NULL,
+    created_at             timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (record_type, record_id, data_ingestion_run_id)
 );
 CREATE INDEX IF NOT EXISTS data_ingestion_run_records_run ON audit.data_ingestion_run_records (data_ingestion_run_id);
@@ -100,7 +100,7 @@ CREATE TABLE IF NOT EXISTS audit.api_call_logs (
     http_status_code         integer,
     duration_ms              integer,
     rate_limit_remaining     integer,
-    created_at               timestamptz NOT NULL
+    created_at               timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS api_call_logs_run ON audit.api_call_logs (data_ingestion_run_id);
 CREATE INDEX IF NOT EXISTS api_call_logs_cancels ON audit.api_call_logs (endpoint) WHERE endpoint LIKE 'DELETE %';
@@ -138,8 +138,8 @@ CREATE TABLE IF NOT EXISTS audit.trade_decisions (
     executed_at               timestamptz,
     failed_at                 timestamptz,
     cancelled_at              timestamptz,
-    created_at                timestamptz NOT NULL,
-    updated_at                timestamptz NOT NULL,
+    created_at                timestamptz NOT NULL DEFAULT now(),
+    updated_at                timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT trade_decisions_end CHECK ((status = 'executed') = (executed_at IS NOT NULL)
                                       AND (status = 'failed') = (failed_at IS NOT NULL)
                                       AND (status = 'cancelled') = (cancelled_at IS NOT NULL)),
@@ -194,8 +194,8 @@ CREATE TABLE IF NOT EXISTS audit.trade_executions (
     submitted_at             timestamptz,
     filled_at                timestamptz,
     rejected_at              timestamptz,
-    created_at               timestamptz NOT NULL,
-    updated_at               timestamptz NOT NULL,
+    created_at               timestamptz NOT NULL DEFAULT now(),
+    updated_at               timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT trade_executions_attempt UNIQUE (client_order_id, attempt_number)
 );
 CREATE INDEX IF NOT EXISTS trade_executions_decision ON audit.trade_executions (trade_decision_id);

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paper_broker import PaperBroker, SimulatedClock, serve
+from paper_broker.bars import BarError, read_csv
 from tests.contract.conftest import OPEN, Rehearsal
 
 HEADER = "timestamp,symbol,open,high,low,close,volume\n"
@@ -217,7 +218,7 @@ def test_bars_within_the_day_end_where_the_next_begins(desk: Rehearsal) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("time,symbol\n", "line 1: the header must be timestamp,symbol,open,high,low,close,volume"),
+        ("time,symbol\n", "line 1: timestamp, open, high, low, close, volume missing; the header must name "),
         (HEADER + "2025-01-15,AMD,1,2,1,x,0\n", "line 2: not a number: 'x'"),
         (
             "# note\n" + HEADER + "2025-01-15,AMD,3,2,1,1,0\n",
@@ -257,3 +258,11 @@ def test_a_symbol_without_price_trades_at_the_first_limit_when_prices_may_be_inv
     assert desk.status(order) == "filled"
     assert desk.last_trade("XYZ") == 20.1
     assert desk.last_trade("ZZZ") == 100
+
+
+def test_bars_of_one_symbol_are_read_from_a_file_named_after_it(desk: Rehearsal) -> None:
+    text = "Date,Close,High,Low,Open,Volume,Dividends\n2025-01-16,124,126,110,118,1000,0.0\n"
+    (bar,) = read_csv(text, desk.broker.calendar, "AMD")
+    assert (bar.symbol, bar.open, bar.high, bar.low, bar.close, bar.volume) == ("AMD", 118, 126, 110, 124, 1000)
+    with pytest.raises(BarError, match="symbol missing"):
+        read_csv(text, desk.broker.calendar)

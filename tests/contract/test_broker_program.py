@@ -92,7 +92,7 @@ def test_unusable_prices_are_one_line_and_exit_status_2(tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("a,b\n1,2\n")
     for path, reason in (
-        (bad, "line 1: the header must be"),
+        (bad, "the header must name timestamp"),
         (tmp_path / "none.csv", "cannot read the price file"),
     ):
         with launch("--prices", str(path), "--hours", "always") as process:

@@ -297,6 +297,16 @@ def test_a_mismatch_that_went_away_is_no_longer_an_open_alert(world: World) -> N
     assert live_exits(world) == [45]
 
 
+def test_a_trade_somebody_wrote_by_hand_does_not_stop_the_monitor(world: World) -> None:
+    world.db.insert("trade_journal", {
+        "trade_id": "BY-HAND", "symbol": "NVDA", "side": "buy", "trade_style": "TREND", "status": "POSITION",
+        "planned_stop_loss": 1, "planned_qty": 1,
+    })
+    world.open_position()
+    assert live_exits(world) == [45, 45]
+    assert world.one("alerts")["subject"] == "BY-HAND"
+
+
 def test_a_price_beyond_the_stop_closes_a_swing_by_its_stop(world: World) -> None:
     world.decide(swing())
     world.execute()
