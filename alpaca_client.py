@@ -34,6 +34,7 @@ MAX_PAGES = 400
 READ_CHUNK = 65536
 LONGEST_ERROR = 500
 LONGEST_WORD = 128
+HIGHEST_NUMBER = Decimal(10) ** 9
 DUPLICATE_ID_WORDS = "client_order_id must be unique"
 KEPT_HEADERS = ("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After")
 
@@ -459,8 +460,8 @@ def _decimal(record: Mapping[str, Json], name: str) -> Decimal | None:
         number = Decimal(str(value))
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite():
-        raise BrokerError(f"the broker sent {name}={str(value)[:40]!r}, which is not a number")
+    if not number.is_finite() or abs(number) >= HIGHEST_NUMBER:
+        raise BrokerError(f"the broker sent {name}={str(value)[:40]!r}, which is no number of shares or dollars")
     return number
 
 

@@ -12,6 +12,8 @@ from decision import MAX_BYTES
 # One more than a decision may have bytes, so that a longer one is cut and still refused for its length.
 LONGEST_DECISION = MAX_BYTES + 1
 UNLIMITED = 1_000_000_000
+REFUSAL = "REJECTED: "
+SHORTEST_REMARKS = 100
 ADDED_FIELDS = {
     "existing_order_id": "varchar", "existing_trade_journal_id": "integer",
     "executed": "boolean", "execution_time": "timestamp",
@@ -69,10 +71,9 @@ class AnalysisRow:
     remarks: str | None = None
     existing_order_id: str | None = None
 
-    @property
-    def marked(self) -> bool:
-        """True when the row carries our marks already: somebody set it back to unexecuted."""
-        return self.existing_order_id is not None or "REJECTED: " in (self.remarks or "")
+    def says(self, reason: str) -> bool:
+        """True when the remarks hold the refusal for this reason already, as far as they had room for it."""
+        return f"{REFUSAL}{reason}"[:SHORTEST_REMARKS] in (self.remarks or "")
 
 
 class AnalysisRows:
@@ -107,7 +108,7 @@ class AnalysisRows:
 
         Remarks that no longer fit the column are cut at their end. Raises DatabaseError.
         """
-        return self._mark(MARK_REFUSED, {"row_key": row_key, "remark": f"REJECTED: {reason}", "now": now})
+        return self._mark(MARK_REFUSED, {"row_key": row_key, "remark": f"{REFUSAL}{reason}", "now": now})
 
     def _rows(self, statement: str, parameters: dict[str, object]) -> list[AnalysisRow]:
         known = {"zone": self._zone, "longest": LONGEST_DECISION}

@@ -133,8 +133,9 @@ class OrderDesk:
         """
         (outcome,) = self._db.execute_query(OUTCOME_OF_ENTRY, {"id": order_id})
         row_key, order_id_heard = outcome["analysis_row_key"], outcome["alpaca_order_id"]
-        placed, failed = order_id_heard is not None, outcome["status"] == DecisionStatus.FAILED
-        if row_key is None or outcome["order_type"] != OrderRole.ENTRY or not (placed or failed):
+        placed = order_id_heard is not None
+        over = outcome["status"] in (DecisionStatus.FAILED, DecisionStatus.CANCELLED)
+        if row_key is None or outcome["order_type"] != OrderRole.ENTRY or not (placed or over):
             return
         if placed:
             journal_id = outcome["trade_journal_id"]
@@ -153,7 +154,8 @@ class OrderDesk:
         except DatabaseError as error:
             problem = str(error)
         if problem is None:
-            resolve_alert(self._db, "decision_row_not_marked", row_key, now)
+            for kind in ("decision_row_not_marked", "decision_left_alone"):
+                resolve_alert(self._db, kind, row_key, now)
             return
         message = f"row {row_key} of analysis_decision was not marked: {problem}"
         raise_alert(self._db, AlertLevel.WARNING, "decision_row_not_marked", row_key, message, now)
@@ -186,12 +188,30 @@ class OrderDesk:
         """Write what was heard of orders; an entry heard of for the first time marks its decision's row too."""
         if not changes:
             return 0
-        with self._db.transaction():
-            count = apply_changes(self._db, changes, self._clock.now())
+        try:
+            with self._db.transaction():
+                count = apply_changes(self._db, changes, self._clock.now())
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            count = sum(self._apply_alone(change) for change in changes)
         for change in changes:
             if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
                 self.mark(change.row["id"])
         return count
+
+    def _apply_alone(self, change: Change) -> int:
+        """Write one change, so that one the database refuses does not hold up the others."""
+        now = self._clock.now()
+        try:
+            with self._db.transaction():
+                return apply_changes(self._db, [change], now)
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            message = f"what the broker says of order {change.order['id']} cannot be stored: {error}"
+            raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", change.order["id"], message, now)
+            return 0
 
     def settle_unfinished(self) -> None:
         """Look up every order whose outcome is unknown, interrupted ones included; a failure is asked again later."""

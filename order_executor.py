@@ -37,7 +37,7 @@ TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended(%(analysis_id)s, 0))
 # What was made of this row, or of another with its Analysis_Id. Only what became an order was carried out.
 HISTORY = """
 SELECT decision.id, decision.analysis_row_key, decision.status, decision.status_reason, decision.created_at,
-       orders.id AS order_id, orders.alpaca_order_id
+       decision.source_bytes_sha256, orders.id AS order_id, orders.alpaca_order_id
 FROM audit.trade_decisions decision
 LEFT JOIN order_execution orders ON orders.trade_decision_id = decision.id AND orders.order_type = 'ENTRY'
 WHERE decision.analysis_decision_id = %(analysis_id)s OR decision.analysis_row_key = %(row_key)s
@@ -165,12 +165,12 @@ class OrderExecutor:
             return self._seen_before(row) or Verdict(Result.REFUSED, str(error))
         if decision.action is not Action.NEW_TRADE or decision.trade is None:
             return Verdict(Result.UNTOUCHED)
-        if not row.analysis_id or len(row.analysis_id) > LONGEST_ID:
-            words = f"the row needs an Analysis_Id of 1 to {LONGEST_ID} characters, so that a repetition is recognised"
-            return Verdict(Result.REFUSED, words, decision)
         before = self._seen_before(row)
         if before is not None:
             return before
+        if not row.analysis_id or len(row.analysis_id) > LONGEST_ID:
+            words = f"the row needs an Analysis_Id of 1 to {LONGEST_ID} characters, so that a repetition is recognised"
+            return Verdict(Result.REFUSED, words, decision)
         situation = self._situation(row, decision, (prices or {}).get(decision.symbol))
         if prices is None and _is_market(decision) and check_age(self._settings.limits, situation).passed:
             return Verdict(Result.UNPRICED, "the broker gave no prices", decision)
@@ -181,19 +181,23 @@ class OrderExecutor:
     def _seen_before(self, row: AnalysisRow) -> Verdict | None:
         """Say what was made of this row, or of another with its Analysis_Id, before; None when that hinders nothing."""
         history = self._db.execute_query(HISTORY, {"analysis_id": row.analysis_id, "row_key": row.row_key})
-        carried_out = next((entry for entry in history if entry["order_id"] is not None), None)
-        if carried_out is not None:
-            own = carried_out["analysis_row_key"] == row.row_key
-            if own and carried_out["status"] == DecisionStatus.PENDING and carried_out["alpaca_order_id"] is None:
+        own = [entry for entry in history if entry["analysis_row_key"] == row.row_key]
+        order = next((entry for entry in own if entry["order_id"] is not None), None)
+        if order is not None:
+            heard = order["alpaca_order_id"]
+            if heard is None and order["status"] == DecisionStatus.PENDING:
                 return Verdict(Result.WAITING, "its order is not settled yet")
-            if own and not row.marked:
-                return Verdict(Result.MARKED, "its order was placed already", order_id=carried_out["order_id"])
-            first = f"{carried_out['created_at']:%Y-%m-%d %H:%M} UTC"
-            return Verdict(Result.REFUSED, f"duplicate: Analysis_Id {row.analysis_id} was carried out on {first}")
-        refused = [entry for entry in history if entry["analysis_row_key"] == row.row_key]
-        if refused and not row.marked:
-            return Verdict(Result.MARKED, refused[-1]["status_reason"])
-        return None
+            marked = row.existing_order_id == heard if heard else row.says(order["status_reason"])
+            if not marked:
+                return Verdict(Result.MARKED, "its outcome is known already", order_id=order["order_id"])
+        refusal = own[-1] if own and own[-1]["order_id"] is None else None
+        if refusal is not None and not row.says(refusal["status_reason"]) and _same_text(refusal, row):
+            return Verdict(Result.MARKED, refusal["status_reason"])
+        carried_out = next((entry for entry in history if entry["order_id"] is not None), None)
+        if carried_out is None:
+            return None
+        first = f"{carried_out['created_at']:%Y-%m-%d %H:%M} UTC"
+        return Verdict(Result.REFUSED, f"duplicate: Analysis_Id {row.analysis_id} was carried out on {first}")
 
     def _write_refusal(self, row: AnalysisRow, verdict: Verdict) -> None:
         now = self._clock.now()
@@ -251,7 +255,8 @@ class OrderExecutor:
             set_status(self._db, order["id"], OrderStatus.CANCELLED, now)
             finish_decision(self._db, order["trade_decision_id"], status, reason, now)
             end_trade(self._db, order["trade_journal_id"], TradeEnd(JournalStatus.CANCELLED, why, now), now)
-        self._desk.mark(order["id"])
+        if failed:  # a row without approval is not ours to touch
+            self._desk.mark(order["id"])
         self._results[Result.REFUSED] += 1
 
     def _reference_prices(self, rows: Iterable[AnalysisRow]) -> dict[str, Decimal] | None:
@@ -358,6 +363,10 @@ def _new_decision(row: AnalysisRow, decision: Decision | None) -> NewDecision:
 
 def _is_market(decision: Decision) -> bool:
     return decision.trade is not None and decision.trade.order_type is OrderType.MARKET
+
+
+def _same_text(entry: Row, row: AnalysisRow) -> bool:
+    return bool(entry["source_bytes_sha256"] == _sha256(row.text or ""))
 
 
 def _sha256(text: str) -> str:

@@ -69,6 +69,7 @@ POSITION_POLL_SECONDS = 0.5
 LAST_WORDS = """
 SELECT error_message FROM audit.trade_executions WHERE trade_decision_id = %(decision_id)s ORDER BY id DESC LIMIT 1
 """
+UNIQUE_VIOLATION = "23505"
 PROTECTION_ALERTS = ("unprotected_position", "broker_mismatch")
 OPEN_ALERTS = "SELECT kind, subject FROM audit.alerts WHERE kind = ANY(%(kinds)s) AND resolved_at IS NULL"
 
@@ -134,10 +135,14 @@ class OrderMonitor:
         self._desk = parts.desk
         self._events: Counter[Event] = Counter()
         self._open_alerts: set[tuple[str, str]] = set()
+        self._moved: set[int] = set()  # trades whose orders changed on behalf of another in this pass
 
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
         self._events = Counter()
+        self._moved = set()
+        alerts = self._db.execute_query(OPEN_ALERTS, {"kinds": [*PROTECTION_ALERTS, "not_attended_to"]})
+        self._open_alerts = {(alert["kind"], alert["subject"]) for alert in alerts}
         self._broker.account()
         self._desk.settle_unfinished()
         self.sync_order_status()
@@ -217,6 +222,8 @@ class OrderMonitor:
             self._tolerate(order["client_order_id"], partial(self._cancel_leftover, order))
 
     def _attend(self, trade: Trade) -> None:
+        if trade.journal["id"] in self._moved:
+            trade = self._reload(trade)
         if trade.entered == 0:
             if trade.entry_ended:
                 self._end_unfilled(trade)
@@ -275,6 +282,7 @@ class OrderMonitor:
         for entry in self._db.execute_query(RESTING_ENTRIES, side):
             self._desk.cancel(entry)
             if entry["trade_journal_id"] != trade.journal["id"]:
+                self._moved.add(entry["trade_journal_id"])
                 log.warning("an entry gave way to a stop", extra={
                     "entry": entry["client_order_id"], "trade_id": trade.journal["trade_id"],
                 })
@@ -345,12 +353,14 @@ class OrderMonitor:
 
     def _cancel_leftover(self, order: Row) -> None:
         self._events[Event.CANCELLED] += self._desk.cancel(order)
+        now_filled = self._db.get_by_id("order_execution", order["id"]) or order
+        if now_filled["filled_qty"] > order["filled_qty"]:
+            self._alert_filled_after_end(order, order["trade_id"], now_filled["filled_qty"] - order["filled_qty"])
 
     def _sync_fills(self) -> None:
         since: datetime | None = self._db.execute_query(FILLS_WANTED)[0]["since"]
-        if since is None:
-            return
-        add_fills(self._db, self._broker.list_fills(since - CLOCK_MARGIN))
+        if since is not None:
+            add_fills(self._db, self._broker.list_fills(since - CLOCK_MARGIN))
         for journal_id in estimated_trades(self._db):
             self._settle_estimate(self._trade(journal_id))
 
@@ -368,11 +378,12 @@ class OrderMonitor:
         known: defaultdict[int, list[Fill]] = defaultdict(list)
         for row in self._db.execute_query(FILLS_OF_TRADE, {"journal_id": trade.journal["id"]}):
             known[row["order_execution_id"]].append(Fill(row["qty"], row["price"]))
-        filled = [order for order in (trade.entry, *trade.exits) if order["filled_qty"] > 0]
-        complete = all(total_qty(known[order["id"]]) == order["filled_qty"] for order in filled)
+        orders = (trade.entry, *trade.exits)
+        complete = all(total_qty(known[order["id"]]) == order["filled_qty"] for order in orders)
         if not complete:
             known = defaultdict(list, {
-                order["id"]: [Fill(order["filled_qty"], order["filled_avg_price"])] for order in filled
+                order["id"]: [Fill(order["filled_qty"], order["filled_avg_price"])]
+                for order in orders if order["filled_qty"] > 0
             })
         return known[trade.entry["id"]], [fill for order in trade.exits for fill in known[order["id"]]], complete
 
@@ -392,8 +403,6 @@ class OrderMonitor:
         )
 
     def _open_trades(self) -> list[Trade]:
-        alerts = self._db.execute_query(OPEN_ALERTS, {"kinds": list(PROTECTION_ALERTS)})
-        self._open_alerts = {(alert["kind"], alert["subject"]) for alert in alerts}
         orders: defaultdict[int, list[Row]] = defaultdict(list)
         for row in self._db.execute_query(LOAD_ORDERS):
             orders[row["trade_journal_id"]].append(row)
@@ -424,23 +433,30 @@ class OrderMonitor:
         row, filled = change.row, change.order["filled_qty"]
         if row["journal_status"] not in (JournalStatus.CLOSED, JournalStatus.CANCELLED) or filled == row["filled_qty"]:
             return
-        shares = decimal_text(filled - row["filled_qty"])
+        self._alert_filled_after_end(row, row["trade_id"], filled - row["filled_qty"])
+
+    def _alert_filled_after_end(self, order: Row, trade_id: str, shares: Decimal) -> None:
         message = (
-            f"order {row['client_order_id']} filled {shares} shares after {row['trade_id']} was over; "
+            f"order {order['client_order_id']} filled {decimal_text(shares)} shares after {trade_id} was over; "
             "close or protect them by hand"
         )
-        self._alert(AlertLevel.CRITICAL, "late_fill", row["client_order_id"], message)
+        self._alert(AlertLevel.CRITICAL, "late_fill", order["client_order_id"], message)
 
     def _tolerate(self, subject: str, work: Callable[[], None]) -> None:
         """Do one piece of work so that its failure does not stop the others; a lost database goes up."""
         try:
             work()
+            if ("not_attended_to", subject) in self._open_alerts:
+                resolve_alert(self._db, "not_attended_to", subject, self._clock.now())
         except BrokerError as error:
             self._events[Event.UNREACHED] += 1
             log.error("not attended to in this pass", extra={"subject": subject, "error": error})
         except DatabaseError as error:
             if error.lost_connection:
                 raise
+            if error.sqlstate == UNIQUE_VIOLATION:
+                log.warning("another process is at work on this trade", extra={"subject": subject})
+                return
             self._alert(AlertLevel.CRITICAL, "not_attended_to", subject, f"{subject} was not attended to: {error}")
 
     def _problem(self, trade: Trade, kind: str, message: str) -> None:

@@ -59,13 +59,15 @@ WHERE journal.symbol = %(symbol)s AND orders.side = %(side)s AND orders.order_ty
 ORDER BY orders.id
 """
 LEFTOVERS = """
-SELECT orders.* FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+SELECT orders.*, journal.trade_id
+FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 WHERE orders.order_status IN ('pending', 'partially_filled') AND orders.alpaca_order_id IS NOT NULL
   AND journal.status IN ('CLOSED', 'CANCELLED')
 ORDER BY orders.parent_order_id NULLS FIRST, orders.id
 """
 
-# The status a change was computed from is checked again, so that two writers cannot move one order apart.
+# The status a change was computed from is checked again, so that two writers cannot move one order apart, and shares
+# once filled stay filled.
 APPLY_CHANGES = """
 UPDATE order_execution orders
 SET order_status = change.new_status, broker_status = change.broker_status, alpaca_order_id = change.alpaca_order_id,
@@ -79,7 +81,7 @@ FROM unnest(%(ids)s::bigint[], %(old_statuses)s::text[], %(new_statuses)s::text[
             %(filled_avg_prices)s::numeric[], %(filled_ats)s::timestamptz[])
      AS change (id, old_status, new_status, broker_status, alpaca_order_id, client_order_id, qty, limit_price,
                 stop_price, filled_qty, filled_avg_price, filled_at)
-WHERE orders.id = change.id AND orders.order_status = change.old_status
+WHERE orders.id = change.id AND orders.order_status = change.old_status AND orders.filled_qty <= change.filled_qty
 RETURNING orders.id
 """
 
@@ -106,7 +108,9 @@ WHERE orders.trade_journal_id = %(journal_id)s
 ORDER BY fill.filled_at, fill.id
 """
 SET_STATUS = """
-UPDATE order_execution SET order_status = %(status)s, updated_at = %(now)s
+UPDATE order_execution
+SET order_status = %(status)s, updated_at = %(now)s,
+    missed_lookups = CASE WHEN %(status)s = 'intended' THEN 0 ELSE missed_lookups END
 WHERE (id = %(id)s OR parent_order_id = %(id)s) AND order_status = ANY(%(allowed)s)
 """
 COUNT_MISSED_LOOKUP = """
@@ -162,7 +166,8 @@ def find_changes(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Change]:
     rows = list(rows)
     known = {member["id"]: member for order in orders for member in (order, *order["legs"])}
     by_client_id = {order.get("client_order_id"): order for order in known.values()}
-    found = {row["id"]: order for row in rows if (order := _order_of(row, known, by_client_id))}
+    taken = {row["alpaca_order_id"] for row in rows}
+    found = {row["id"]: order for row in rows if (order := _order_of(row, known, by_client_id, taken))}
     pairs = [(row, found.get(row["id"]) or _leg_of(row, found.get(row["parent_order_id"]))) for row in rows]
     changes = [_change(row, order) for row, order in pairs if order is not None]
     return [change for change in changes if change is not None]
@@ -215,15 +220,22 @@ def set_status(db: TradingDB, order_id: int, status: OrderStatus, now: datetime)
     db.execute_update(SET_STATUS, {"id": order_id, "status": str(status), "allowed": allowed, "now": now})
 
 
-def _order_of(row: Row, known: Mapping[str, Heard], by_client_id: Mapping[str | None, Heard]) -> Heard | None:
+def _order_of(
+    row: Row, known: Mapping[str, Heard], by_client_id: Mapping[str | None, Heard], taken: set[str | None],
+) -> Heard | None:
     order = known.get(row["alpaca_order_id"])
     if order is None and row["alpaca_order_id"] is None:
         claimed = by_client_id.get(row["client_order_id"])
         same = claimed is not None and (claimed["qty"], claimed.get("side")) == (row["qty"], row["side"])
         order = claimed if same else None
     # A person may replace an order in the broker's app; what was filled before that stays with the old one.
-    while order and order["status"] == "replaced" and order["filled_qty"] == 0 and order.get("replaced_by") in known:
-        order = known[order["replaced_by"]]
+    passed = set(taken)
+    while order and order["status"] == "replaced" and order["filled_qty"] == 0:
+        successor = str(order.get("replaced_by"))
+        if successor not in known or successor in passed:
+            break
+        passed.add(successor)
+        order = known[successor]
     return order
 
 

@@ -426,6 +426,167 @@ def test_a_market_order_that_waits_for_prices_grows_too_old(world: World) -> Non
     assert world.execute() == {"refused": 1}
 
 
+def test_a_slow_listing_takes_no_filled_shares_back(world: World) -> None:
+    world.market.set_liquidity("NVDA", "20")
+    world.decide(swing(qty=100))
+    world.execute()
+    world.price("NVDA", "133.50")
+    world.monitor()
+
+    class Slow(Broker):
+        def list_orders(self, after: Any) -> Any:
+            world.market.set_liquidity("NVDA", "5")
+            world.price("NVDA", "133.50")
+            heard = super().list_orders(after)
+            world.market.set_liquidity("NVDA", "15")
+            world.price("NVDA", "133.50")
+            world.monitor()
+            return heard
+
+    OrderMonitor(db=world.db, broker=Slow(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
+    held = world.market.position("NVDA").qty
+    assert world.one("order_execution", order_type="ENTRY")["filled_qty"] == held
+    world.monitor()
+    assert live_exits(world) == [held, held]
+
+
+@pytest.mark.parametrize("fills_lag", [True, False])
+def test_a_second_exit_that_fills_while_the_listing_lags_is_a_critical_alert(world: World, fills_lag: bool) -> None:
+    world.open_position()
+    stop = world.one("order_execution", order_type="STOP_LOSS")["alpaca_order_id"]
+    world.market.behave(both_legs_fill=True)
+    world.price("NVDA", "123")
+    world.market.step()
+    behind = {"filled_qty": "0", "status": "held", "filled_avg_price": None, "filled_at": None}
+
+    class Lagging(Broker):
+        def _read(self, client: Any, request: Any, absent: int | None = None) -> Any:
+            answer = super()._read(client, request, absent)
+            if not isinstance(answer, list):
+                return answer
+            for order in answer:
+                for leg in order.get("legs") or []:
+                    leg |= behind if leg["id"] == stop else {}
+            return [row for row in answer if not (fills_lag and row.get("order_id") == stop)]
+
+    broker = Lagging(world.settings.alpaca)
+    OrderMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
+    world.monitor()
+    levels = {alert["kind"]: alert["level"] for alert in world.db.query("alerts")}
+    assert "critical" in levels.values()
+    assert world.one("trade_journal")["status"] == "CLOSED"
+
+
+MARKS = {
+    "corrected after a refusal": ("GUARDED", """UPDATE analysis_decision SET "Remarks" = 'REJECTED: old' """),
+    "an empty order id in the row": ("GUARDED", "UPDATE analysis_decision SET existing_order_id = ''"),
+}
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_an_order_whose_mark_fails_is_no_duplicate_of_itself(world: World, kind: str) -> None:
+    name = world.decide(swing(), name=MARKS[kind][0])
+    world.db.execute_update(MARKS[kind][1])
+    world.db.execute_update(REFUSER)
+    assert world.execute() == {"placed": 1}
+    for _ in range(2):
+        assert world.execute() == {"marked again": 1}
+    assert len(world.db.query("trade_decisions")) == 1
+    world.db.execute_update("DROP TRIGGER guarded ON analysis_decision")
+    world.execute()
+    assert world.analysis(name)["existing_order_id"] == world.one("order_execution")["alpaca_order_id"]
+
+
+def test_a_corrected_row_is_judged_anew_also_when_its_remarks_were_cleared(world: World) -> None:
+    name = world.decide(swing(qty=-1))
+    world.execute()
+    world.db.execute_update(
+        'UPDATE analysis_decision SET executed = false, "Remarks" = NULL, "Decision" = replace("Decision", %s, %s)',
+        ['"qty": -1', '"qty": 5'],
+    )
+    assert world.execute() == {"placed": 1}
+    assert world.analysis(name)["Remarks"] is None
+
+
+@pytest.mark.parametrize("decision", [swing(), swing(qty=-1)])
+def test_a_refusal_whose_mark_fails_is_written_once(world: World, decision: dict[str, Any]) -> None:
+    world.db.execute_update("ALTER TABLE analysis_decision DROP CONSTRAINT analysis_decision_pkey")
+    world.db.execute_update("ALTER TABLE analysis_decision ADD id serial PRIMARY KEY")
+    world.decide(swing(), name="GUARDED")
+    world.execute()
+    world.db.execute_update(REFUSER)
+    world.decide(decision, name="GUARDED")
+    for _ in range(3):
+        world.execute()
+    assert len(world.db.query("trade_decisions")) == 2
+    assert len(world.posted()) == 1
+
+
+def test_an_approval_that_is_given_again_too_late_is_answered(world: World) -> None:
+    name = world.decide(swing())
+    nowhere = world.aim_elsewhere("http://127.0.0.1:9").alpaca
+
+    class LineGoesDown(Broker):
+        def send(self, request: Any) -> Any:
+            return Broker(nowhere).send(request)
+
+    executor(world, LineGoesDown(world.settings.alpaca)).run()
+    world.db.execute_update('UPDATE analysis_decision SET "Approve" = false')
+    world.execute()
+    assert world.analysis(name)["Remarks"] is None
+    world.db.execute_update('UPDATE analysis_decision SET "Approve" = true')
+    world.execute()
+    assert "REJECTED: the approval was withdrawn" in world.analysis(name)["Remarks"]
+    assert world.execute() == {}
+
+
+@pytest.mark.parametrize("answer", [{"filled_avg_price": "1e13"}, {"status": "replaced", "replaced_by": "self"}])
+def test_one_order_nobody_can_store_keeps_no_other_from_its_stop(world: World, answer: dict[str, Any]) -> None:
+    for symbol in ("AAA", "BBB"):
+        world.price(symbol, "133")
+        world.decide(swing(symbol), symbol)
+    world.execute()
+    first, second = (row["alpaca_order_id"] for row in world.db.query("order_execution"))
+    odd = answer | ({"replaced_by": second} if "replaced_by" in answer else {})
+
+    class Odd(Broker):
+        def _read(self, client: Any, request: Any, absent: int | None = None) -> Any:
+            rows = super()._read(client, request, absent)
+            for order in rows if isinstance(rows, list) else [rows]:
+                if order and order.get("id") == first and "filled_qty" in order:
+                    order |= odd | ({"filled_qty": "0", "filled_avg_price": None} if "replaced_by" in odd else {})
+            return rows
+
+    OrderMonitor(db=world.db, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
+    assert [row["symbol"] for row in world.db.query("position_tracking")] == ["BBB"]
+    assert live_exits(world) == [45, 45]
+
+
+def test_a_change_the_database_refuses_is_an_alert_and_the_others_are_written(world: World) -> None:
+    for symbol in ("AAA", "BBB"):
+        world.price(symbol, "133")
+        world.decide(swing(symbol), symbol)
+    world.execute()
+    first = world.db.query("order_execution")[0]
+    world.db.execute_update(f"ALTER TABLE order_execution ADD CHECK (id <> {first['id']} OR filled_qty = 0)")
+    world.monitor()
+    assert [row["symbol"] for row in world.db.query("position_tracking")] == ["BBB"]
+    assert world.one("alerts", kind="order_not_recorded")["level"] == "critical"
+
+
+def test_an_alert_about_a_trade_that_could_not_be_attended_to_ends_when_it_can(world: World) -> None:
+    world.decide(swing())
+    world.execute()
+    world.price("NVDA", "133.50")
+    world.db.execute_update("ALTER TABLE position_tracking ADD CONSTRAINT guard CHECK (qty = 0)")
+    world.monitor()
+    assert world.one("alerts", kind="not_attended_to")["resolved_at"] is None
+    world.db.execute_update("ALTER TABLE position_tracking DROP CONSTRAINT guard")
+    world.monitor()
+    assert world.one("alerts", kind="not_attended_to")["resolved_at"] is not None
+    assert live_exits(world) == [45, 45]
+
+
 def _together(*works: Callable[[], None]) -> None:
     """Run pieces of work at the same time; what goes wrong in one is the test's."""
     failures: list[BaseException] = []
