@@ -5,7 +5,6 @@ import logging
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -51,6 +50,7 @@ from order_records import (
 )
 from parts import PROGRAM_ERRORS, build_parts
 from trade_records import (
+    Trade,
     TradeEnd,
     end_trade,
     estimated_trades,
@@ -59,6 +59,7 @@ from trade_records import (
     open_trades,
     settle_estimate,
     track_exits,
+    trade_of,
 )
 
 # Our clock and the broker's may differ; listings begin this much earlier.
@@ -87,38 +88,6 @@ class Event(StrEnum):
     CANCELLED = "leftover orders cancelled"
     PROBLEM = "problems (rows of audit.alerts)"
     UNREACHED = "orders left alone because the broker did not answer"
-
-
-@dataclass(frozen=True)
-class Trade:
-    """A trade that is not over, with its orders."""
-
-    journal: Row
-    entry: Row
-    exits: tuple[Row, ...]
-
-    @property
-    def entered(self) -> Decimal:
-        return Decimal(self.entry["filled_qty"])
-
-    @property
-    def held(self) -> Decimal:
-        """The shares held now, always counted positive."""
-        return self.entered - sum((order["filled_qty"] for order in self.exits), Decimal(0))
-
-    @property
-    def entry_ended(self) -> bool:
-        return OrderStatus(self.entry["order_status"]) in ENDED
-
-    @property
-    def exit_groups(self) -> list[Row]:
-        """The exit orders not ended yet; an OCO counts as its target, unless that has ended and its stop has not."""
-        live = {order["id"]: order for order in self.exits if OrderStatus(order["order_status"]) not in ENDED}
-        return [order for order in live.values() if order["parent_order_id"] not in live]
-
-    def leg(self, order: Row) -> Row | None:
-        """Return the stop inside an OCO."""
-        return next((other for other in self.exits if other["parent_order_id"] == order["id"]), None)
 
 
 class OrderMonitor:
@@ -407,17 +376,21 @@ class OrderMonitor:
         for row in self._db.execute_query(LOAD_ORDERS):
             orders[row["trade_journal_id"]].append(row)
         trades = [(journal, orders[journal["id"]]) for journal in open_trades(self._db)]
-        for journal, _ in (pair for pair in trades if not _has_entry(pair[1])):
+        followed = [trade_of(journal, rows) for journal, rows in trades]
+        for journal in (journal for (journal, _), trade in zip(trades, followed, strict=True) if trade is None):
             words = f"{journal['trade_id']} is {journal['status']} but has no entry order; nobody follows it"
             self._alert(AlertLevel.WARNING, "trade_without_order", journal["trade_id"], words)
-        return [_trade(journal, rows) for journal, rows in trades if _has_entry(rows)]
+        return [trade for trade in followed if trade is not None]
 
     def _reload(self, trade: Trade) -> Trade:
         return self._trade(trade.journal["id"])
 
     def _trade(self, journal_id: int) -> Trade:
         orders = self._db.execute_query(ORDERS_OF_TRADE, {"journal_id": journal_id})
-        return _trade(one_trade(self._db, journal_id), orders)
+        trade = trade_of(one_trade(self._db, journal_id), orders)
+        if trade is None:
+            raise DatabaseError(f"the entry order of trade {journal_id} is gone")
+        return trade
 
     def _unprotected(self, trade: Trade, why: str) -> None:
         position = f"{decimal_text(trade.held)} {trade.journal['symbol']} of {trade.journal['trade_id']}"
@@ -478,15 +451,6 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
     events = OrderMonitor(options.test_mode, settings=settings).run()
     show(", ".join(f"{event}: {events[event]}" for event in Event if events[event]) or "Nothing changed.")
     return EXIT_FAILED if events[Event.UNREACHED] else EXIT_DONE
-
-
-def _has_entry(orders: list[Row]) -> bool:
-    return any(order["order_type"] == OrderRole.ENTRY for order in orders)
-
-
-def _trade(journal: Row, orders: list[Row]) -> Trade:
-    entry = next(order for order in orders if order["order_type"] == OrderRole.ENTRY)
-    return Trade(journal, entry, tuple(order for order in orders if order["order_type"] != OrderRole.ENTRY))
 
 
 def _filled_at(order: Row) -> datetime:

@@ -1,6 +1,6 @@
 """The rows of `trade_journal` and `position_tracking`: a trade opened, held, and closed with its profit or loss."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -8,7 +8,7 @@ from decimal import Decimal
 from clock import MARKET_ZONE
 from db_layer import Row, TradingDB
 from decision import NewTrade
-from order_life import JOURNAL_MOVES, ExitReason, JournalStatus, before
+from order_life import ENDED, JOURNAL_MOVES, ExitReason, JournalStatus, OrderRole, OrderStatus, before
 
 TRADES = """
 SELECT journal.*, position.qty AS tracked_qty, position.stop_loss_order_id, position.take_profit_order_id
@@ -80,6 +80,38 @@ WHERE id = %(journal_id)s AND status = 'CLOSED' AND pnl_is_estimate
 
 
 @dataclass(frozen=True)
+class Trade:
+    """A trade that is not over, with its orders."""
+
+    journal: Row
+    entry: Row
+    exits: tuple[Row, ...]
+
+    @property
+    def entered(self) -> Decimal:
+        return Decimal(self.entry["filled_qty"])
+
+    @property
+    def held(self) -> Decimal:
+        """The shares held now, always counted positive."""
+        return self.entered - sum((order["filled_qty"] for order in self.exits), Decimal(0))
+
+    @property
+    def entry_ended(self) -> bool:
+        return OrderStatus(self.entry["order_status"]) in ENDED
+
+    @property
+    def exit_groups(self) -> list[Row]:
+        """The exit orders not ended yet; an OCO counts as its target, unless that has ended and its stop has not."""
+        live = {order["id"]: order for order in self.exits if OrderStatus(order["order_status"]) not in ENDED}
+        return [order for order in live.values() if order["parent_order_id"] not in live]
+
+    def leg(self, order: Row) -> Row | None:
+        """Return the stop inside an OCO."""
+        return next((other for other in self.exits if other["parent_order_id"] == order["id"]), None)
+
+
+@dataclass(frozen=True)
 class TradeEnd:
     """How a trade ended; prices and profit in dollars, None where nothing was ever filled."""
 
@@ -89,6 +121,12 @@ class TradeEnd:
     price: Decimal | None = None
     pnl: Decimal | None = None
     estimate: bool = False
+
+
+def trade_of(journal: Row, orders: Sequence[Row]) -> Trade | None:
+    """Put a journal row and its orders together; None for one without an entry order, which somebody wrote by hand."""
+    entry = next((order for order in orders if order["order_type"] == OrderRole.ENTRY), None)
+    return None if entry is None else Trade(journal, entry, tuple(order for order in orders if order is not entry))
 
 
 def add_trade(
