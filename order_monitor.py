@@ -375,12 +375,15 @@ class OrderMonitor:
         orders: defaultdict[int, list[Row]] = defaultdict(list)
         for row in self._db.execute_query(LOAD_ORDERS):
             orders[row["trade_journal_id"]].append(row)
-        trades = [(journal, orders[journal["id"]]) for journal in open_trades(self._db)]
-        followed = [trade_of(journal, rows) for journal, rows in trades]
-        for journal in (journal for (journal, _), trade in zip(trades, followed, strict=True) if trade is None):
+        trades = []
+        for journal in open_trades(self._db):
+            trade = trade_of(journal, orders[journal["id"]])
+            if trade is not None:
+                trades.append(trade)
+                continue
             words = f"{journal['trade_id']} is {journal['status']} but has no entry order; nobody follows it"
             self._alert(AlertLevel.WARNING, "trade_without_order", journal["trade_id"], words)
-        return [trade for trade in followed if trade is not None]
+        return trades
 
     def _reload(self, trade: Trade) -> Trade:
         return self._trade(trade.journal["id"])
