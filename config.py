@@ -158,15 +158,16 @@ def get_postgres_config(test_mode: bool = False, settings: Settings | None = Non
 
 
 def _environment() -> dict[str, str]:
-    path = PROJECT_ROOT / ".env"
+    path = Path(os.environ.get("ENV_FILE") or PROJECT_ROOT / ".env")
     if not path.is_file():
         return dict(os.environ)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        log.warning(".env can be read by other users; run: chmod 600 %s", path)
+        log.warning("%s can be read by other users; run: chmod 600 %s", path.name, path)
     try:
         values = dotenv_values(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f".env cannot be read: {error}; make it a UTF-8 text that this user may read") from error
+        words = f"{path.name} cannot be read: {error}; make it a UTF-8 text that this user may read"
+        raise ConfigError(words) from error
     return {key: value for key, value in values.items() if value is not None} | dict(os.environ)
 
 

@@ -53,7 +53,8 @@ class Production:
 
 def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, cwd="/", check=False)
+    environment = os.environ | {"ENV_FILE": os.devnull} | environ
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", check=False)
 
 
 @pytest.fixture

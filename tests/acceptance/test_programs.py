@@ -27,7 +27,8 @@ PRODUCT = shutil.ignore_patterns(
 def run(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run a program with nothing but these settings."""
     measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **measured, **settings}
+    plain = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "ENV_FILE": os.devnull}
+    environment = {**plain, **measured, **settings}
     arguments = [sys.executable, *command]
     return subprocess.run(
         arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=50, check=False,
