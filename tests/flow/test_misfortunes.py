@@ -114,13 +114,7 @@ def test_a_duplicate_leaves_a_failed_decision_in_the_audit_trail(world: World) -
 
 def test_a_decision_whose_approval_was_withdrawn_while_the_line_was_down_is_not_sent(world: World) -> None:
     world.decide(swing())
-    nowhere = world.aim_elsewhere("http://127.0.0.1:9").alpaca
-
-    class LineGoesDown(Broker):
-        def send(self, request: Any) -> Any:
-            return Broker(nowhere).send(request)
-
-    executor(world, LineGoesDown(world.settings.alpaca)).run()
+    world.execute_with_the_line_down()
     world.db.execute_update('UPDATE analysis_decision SET "Approve" = false')
     world.execute()
     assert world.posted() == []
@@ -166,13 +160,7 @@ def test_an_order_taken_after_it_was_given_up_is_a_critical_alert(world: World) 
 
 def test_two_executors_that_resume_one_intent_send_one_order(world: World, database: dict[str, Any]) -> None:
     world.decide(swing())
-    nowhere = world.aim_elsewhere("http://127.0.0.1:9").alpaca
-
-    class LineGoesDown(Broker):
-        def send(self, request: Any) -> Any:
-            return Broker(nowhere).send(request)
-
-    executor(world, LineGoesDown(world.settings.alpaca)).run()
+    world.execute_with_the_line_down()
     start = threading.Barrier(2)
 
     def resume() -> None:
@@ -524,13 +512,7 @@ def test_a_refusal_whose_mark_fails_is_written_once(world: World, decision: dict
 
 def test_an_approval_that_is_given_again_too_late_is_answered(world: World) -> None:
     name = world.decide(swing())
-    nowhere = world.aim_elsewhere("http://127.0.0.1:9").alpaca
-
-    class LineGoesDown(Broker):
-        def send(self, request: Any) -> Any:
-            return Broker(nowhere).send(request)
-
-    executor(world, LineGoesDown(world.settings.alpaca)).run()
+    world.execute_with_the_line_down()
     world.db.execute_update('UPDATE analysis_decision SET "Approve" = false')
     world.execute()
     assert world.analysis(name)["Remarks"] is None

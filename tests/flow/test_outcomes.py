@@ -1,7 +1,6 @@
 """One message, one POST, whatever the line or the broker does; and what is concluded from it."""
 
 import json
-import socket
 from datetime import timedelta
 from decimal import Decimal
 
@@ -114,21 +113,8 @@ def test_an_entry_the_broker_never_received_ends_as_not_placed_and_is_not_sent_a
 
 
 def test_what_never_left_stays_pending_and_goes_under_the_same_id_next_time(world: World) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        name = world.decide(swing())
-
-        class LineGoesDown(Broker):
-            """Reaches the broker for reads; the wire is gone when the order should leave."""
-
-            def send(self, request):  # type: ignore[no-untyped-def]
-                return Broker(world.aim_elsewhere(nowhere).alpaca).send(request)
-
-        worker = OrderExecutor(
-            db=world.db, broker=LineGoesDown(world.settings.alpaca), clock=world.clock, settings=world.settings,
-        )
-        assert {str(result): count for result, count in worker.run().items()} == {"not sent": 1}
+    name = world.decide(swing())
+    assert world.execute_with_the_line_down() == {"not sent": 1}
     assert world.requests("POST") == []
     assert world.one("trade_decisions")["status"] == "pending"
     assert world.one("order_execution")["order_status"] == "intended"
@@ -143,15 +129,7 @@ def test_what_never_left_stays_pending_and_goes_under_the_same_id_next_time(worl
 
 def test_what_could_not_be_sent_until_it_was_too_old_fails(world: World) -> None:
     name = world.decide(swing())
-    worker_settings = world.aim_elsewhere("http://127.0.0.1:9")
-
-    class LineGoesDown(Broker):
-        def send(self, request):  # type: ignore[no-untyped-def]
-            return Broker(worker_settings.alpaca).send(request)
-
-    OrderExecutor(
-        db=world.db, broker=LineGoesDown(world.settings.alpaca), clock=world.clock, settings=world.settings,
-    ).run()
+    world.execute_with_the_line_down()
     world.pass_time(days=5)
     assert world.execute() == {"refused": 1}
     assert world.posted() == []

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from alpaca_client import Broker
+from alpaca_client import Broker, Reply, Request
 from clock import ManualClock
-from config import Settings, load_settings
+from config import load_settings
 from db_layer import TradingDB
 from order_executor import OrderExecutor
 from order_monitor import OrderMonitor
@@ -45,6 +46,16 @@ def trend(symbol: str = "NVDA", **changes: Any) -> dict[str, Any]:
     return decision
 
 
+class LineGoesDown(Broker):
+    """Answers reads; the line is gone when a message should leave."""
+
+    def send(self, request: Request) -> Reply:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+            return Broker(replace(self._settings, base_url=nowhere)).send(request)
+
+
 class World:
     """What the tests move and look at."""
 
@@ -61,10 +72,6 @@ class World:
         """Use other settings from now on."""
         known = {"ALPACA_BASE_URL": self.server.url, "ALPACA_TIMEOUT_SECONDS": "1"}
         self.settings = load_settings(True, known | environ)
-
-    def aim_elsewhere(self, url: str) -> Settings:
-        """Settings whose broker is somewhere else."""
-        return replace(self.settings, alpaca=replace(self.settings.alpaca, base_url=url))
 
     def decide(
         self, decision: Mapping[str, Any] | str | None, ticker: str | None = "NVDA:NASDAQ", approve: bool | None = True,
@@ -83,6 +90,12 @@ class World:
     def execute(self) -> dict[str, int]:
         """One pass of the executor."""
         return {str(result): count for result, count in self._worker(OrderExecutor).run().items() if count}
+
+    def execute_with_the_line_down(self) -> dict[str, int]:
+        """One pass of the executor that reaches the broker for everything but its orders."""
+        broker = LineGoesDown(self.settings.alpaca)
+        worker = OrderExecutor(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
+        return {str(result): count for result, count in worker.run().items() if count}
 
     def monitor(self) -> dict[str, int]:
         """One pass of the order monitor."""
