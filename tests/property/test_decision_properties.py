@@ -13,7 +13,7 @@ from decision import Action, DecisionError, NewTrade, Side, parse_decision
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "decision.schema.json"
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA.read_text()))
-SETTINGS = settings(max_examples=200, deadline=None)
+SETTINGS = settings(max_examples=200)
 
 TRADE_KEYS = ["qty", "side", "action", "type", "strategy", "trade_style", "pattern", "time_in_force"]
 PRICE_KEYS = ["limit_price", "entry_price", "stop_loss", "take_profit", "stop_price"]
