@@ -22,7 +22,8 @@ def record_fill(state: State, order: Order, qty: Decimal, price: Decimal) -> Non
     signed = qty if order.side == "buy" else -qty
     state.account.cash -= signed * price
     opens_short = order.side == "sell" and state.shares(order.symbol) <= 0
-    state.activities.append(_fill(state, order, qty, price, "sell_short" if opens_short else order.side))
+    side = "sell_short" if opens_short else order.side
+    note_activity(state, "FILL", _fill(state, order, qty, price, side), order.id)
     lag = state.behaviour.positions_lag
     if lag:
         due = state.time + timedelta(seconds=float(lag))
@@ -100,10 +101,12 @@ def cost(state: State, item: Order | Draft, shares: Decimal) -> Decimal:
     """
     if item.notional is not None:
         return item.notional
+    price = item.limit_price or item.stop_price
+    if price is not None and item.side == "buy":
+        return shares * price
     quote = state.market.quotes.get(item.symbol)
     ask = (quote.ask or quote.last) if quote else ZERO
-    price = item.limit_price or item.stop_price or ask
-    return shares * (max(price, ask * _SHORT_PREMIUM) if item.side == "sell" else price)
+    return shares * (max(price or ask, ask * _SHORT_PREMIUM) if item.side == "sell" else ask)
 
 
 def reserved_power(state: State) -> Decimal:
@@ -212,14 +215,20 @@ def activity_json(activity: Activity) -> dict[str, object]:
     return {"id": activity.id, "activity_type": activity.kind, **activity.data}
 
 
-def activity_id(state: State) -> str:
-    """An id of the form timestamp::uuid that sorts by time."""
-    return f"{state.time:%Y%m%d%H%M%S}{state.time.microsecond // 1000:03d}::{uuid.uuid4()}"
+def note_activity(state: State, kind: str, data: dict[str, str], order_id: str = "") -> None:
+    """Add an entry to the account's history (in the listings later, when activities lag).
+
+    Its id has the form timestamp::uuid and sorts by time.
+    """
+    now, lag = state.time, state.behaviour.activities_lag
+    entry_id = f"{now:%Y%m%d%H%M%S}{now.microsecond // 1000:03d}::{uuid.uuid4()}"
+    listed_at = now + timedelta(seconds=float(lag)) if lag else None
+    state.activities.append(Activity(entry_id, kind, now, order_id, data, listed_at))
 
 
-def _fill(state: State, order: Order, qty: Decimal, price: Decimal, side: str) -> Activity:
+def _fill(state: State, order: Order, qty: Decimal, price: Decimal, side: str) -> dict[str, str]:
     complete = order.status == "filled"
-    data = {
+    return {
         "transaction_time": stamp(state.time),
         "type": "fill" if complete else "partial_fill",
         "price": text(price),
@@ -231,7 +240,6 @@ def _fill(state: State, order: Order, qty: Decimal, price: Decimal, side: str) -
         "cum_qty": text(order.filled_qty),
         "order_status": "filled" if complete else "partially_filled",
     }
-    return Activity(activity_id(state), "FILL", state.time, order.id, data)
 
 
 def _value(state: State, position: Position) -> Decimal:

@@ -125,15 +125,17 @@ def foreign(broker: PaperBroker, request: Request) -> Reply:
     elif action == "cancel":
         broker.cancel(str(wish["order_id"]))
         order = broker.order(str(wish["order_id"]))
+    elif action == "replace":
+        order = broker.replace(str(wish.pop("order_id")), wish, source="app")
     else:
-        raise ValueError(f"action must be order, fill, close or cancel, not {action!r}")
+        raise ValueError(f"action must be order, fill, close, cancel or replace, not {action!r}")
     return ok(order_json(order, broker.state.legs(order)))
 
 
 @ROUTES.add("POST", "/control/split")
 def split(broker: PaperBroker, request: Request) -> Reply:
     wish = _object(request)
-    broker.split(str(wish["symbol"]), cast("str", wish["ratio"]))
+    broker.split(str(wish["symbol"]), str(wish["ratio"]))
     return health(broker, request)
 
 

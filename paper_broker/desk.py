@@ -56,7 +56,9 @@ def cancel(state: State, order: Order) -> None:
     state.version += 1
 
 
-def replace_order(state: State, calendar: Calendar, old: Order, fields: Mapping[str, object]) -> Order:
+def replace_order(
+    state: State, calendar: Calendar, old: Order, fields: Mapping[str, object], source: str | None = None
+) -> Order:
     """Enter an order that takes the place of a live one at the next step; raises RefusalError.
 
     A changed quantity is the new total; the new order asks for what of it is not filled yet.
@@ -79,6 +81,7 @@ def replace_order(state: State, calendar: Calendar, old: Order, fields: Mapping[
         sequence=state.next_sequence(),
         status="held" if old.status == "held" else "pending_new",
         replaces=old.id,
+        source=source,
         root="",
         role="",
         leg_ids=[],

@@ -25,6 +25,9 @@ from paper_broker.values import eastern_date, number
 # What happens first when several things happen at one instant; orders expire between the two halves.
 _BAR_CLOSE, _SESSION_CLOSE, _AFTER_EXPIRY, _BAR_POINT, _SESSION_OPEN = range(5)
 
+# A group's waiting leg ends with its group, and a cancel that is on its way needs no second one.
+_NOT_CANCELLED = frozenset({"held", "pending_cancel"})
+
 Price = Decimal | str | int
 INVENTED_PRICE = Decimal(100)
 
@@ -52,6 +55,7 @@ class PaperBroker:
             self.clock = SimulatedClock(state.time)
         now = self.clock.now()
         self.state = state or State(now, Account(cash, cash, now))
+        self.state.simulated = isinstance(self.clock, SimulatedClock)
         self.matching = Matching(self.state, self.calendar)
         self.requests: list[dict[str, object]] = []
         self.faults: list[Fault] = []
@@ -63,9 +67,11 @@ class PaperBroker:
         with self.lock:
             self._settle()
             now = self.clock.now()
+            if now == self.state.time:
+                return
             if now > self.state.time:
                 self._play(now)
-            elif now < self.state.time:
+            else:
                 self.state.time = now
                 self.matching.in_session = self.calendar.at(now) is not None
             self._settle()
@@ -210,18 +216,16 @@ class PaperBroker:
         """Request the cancel of every open order; returns those it was requested for."""
         with self.lock:
             self.step()
-            asked = [
-                order for order in self.state.live.values() if order.status not in ("held", "pending_cancel")
-            ]
+            asked = [order for order in self.state.live.values() if order.status not in _NOT_CANCELLED]
             for order in asked:
                 desk.cancel(self.state, order)
             return asked
 
-    def replace(self, order_id: str, body: Mapping[str, object]) -> Order:
+    def replace(self, order_id: str, body: Mapping[str, object], source: str | None = None) -> Order:
         """Replace a live order by one with changed terms; raises RefusalError."""
         with self.lock:
             self.step()
-            return desk.replace_order(self.state, self.calendar, self.order(order_id), body)
+            return desk.replace_order(self.state, self.calendar, self.order(order_id), body, source)
 
     def close_position(
         self, symbol: str, qty: Decimal | None = None, percentage: Decimal | None = None
@@ -233,11 +237,15 @@ class PaperBroker:
             return desk.place(self.state, self.calendar, draft)
 
     def cancel_at_once(self, symbol: str = "") -> None:
-        """End every live order (of one symbol) without the usual delay, unless cancels hang."""
+        """End every live order (of one symbol) without the usual delay; where cancels hang they stay pending."""
         with self.lock:
             for order in list(self.state.live.values()):
-                if order.live and symbol in ("", order.symbol) and not self.state.behaviour.cancel_hang:
+                if not order.live or symbol not in ("", order.symbol):
+                    continue
+                if not self.state.behaviour.cancel_hang:
                     self.matching.end(order, "canceled")
+                elif order.status not in _NOT_CANCELLED:
+                    desk.cancel(self.state, order)
 
     def order(self, order_id: str) -> Order:
         """The order with that id; raises RefusalError (404)."""
@@ -344,10 +352,10 @@ class PaperBroker:
             return foreign.close(self, symbol, None if price is None else number(price))
 
     def split(self, symbol: str, ratio: Price) -> None:
-        """Split a stock: `ratio` new shares for each old one."""
+        """Split a stock: `ratio` new shares for each old one, as "4" or, in reverse, "1/4"; raises ValueError."""
         with self.lock:
             self.step()
-            foreign.split(self.state, symbol, number(ratio))
+            foreign.split(self, symbol, foreign.read_ratio(ratio))
 
 
 def assign(record: Any, changes: Mapping[str, Any]) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import time
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import TYPE_CHECKING
 
 from paper_broker import desk
-from paper_broker.account import activity_id
+from paper_broker.account import note_activity
 from paper_broker.drafts import Draft
+from paper_broker.market import divided
 from paper_broker.orders import Order
 from paper_broker.rules import Approved, infer_intent
 from paper_broker.sessions import eastern
-from paper_broker.state import Activity, State
-from paper_broker.values import CENT, eastern_date, stamp, text
+from paper_broker.values import eastern_date, number, stamp, text
 
 if TYPE_CHECKING:
     from paper_broker.engine import PaperBroker
@@ -41,42 +41,50 @@ def close(broker: PaperBroker, symbol: str, price: Decimal | None) -> Order:
     return fill(broker, position.symbol, side, abs(position.qty), price)
 
 
-def split(state: State, symbol: str, ratio: Decimal) -> None:
-    """Multiply shares and divide prices by `ratio`; legs of groups keep their prices, as at the broker."""
-    if ratio <= 0:
-        raise ValueError(f"a split ratio must be above 0, not {ratio}")
+def read_ratio(raw: object) -> Decimal:
+    """Read a split ratio such as "4" or "1/4"; raises ValueError when it is none."""
+    new, _, old = str(raw).partition("/")
+    shares, each = number(new), number(old or "1")
+    if shares <= 0 or each <= 0:
+        raise ValueError(f"a split ratio must be above 0, not {raw}")
+    return shares / each
+
+
+def split(broker: PaperBroker, symbol: str, ratio: Decimal) -> None:
+    """Multiply shares and divide prices by `ratio`; legs of groups keep their terms, as at the broker."""
+    state = broker.state
     state.touch(symbol)
-    quote = state.market.quotes.get(symbol)
-    if quote is not None:
-        last = (quote.last / ratio).quantize(CENT)
-        bid, ask = (quote.bid / ratio).quantize(CENT), (quote.ask / ratio).quantize(CENT)
-        state.market.set_quote(symbol, state.time, bid, ask, last)
+    state.market.split(symbol, ratio)
     for order in state.working_for(symbol):
         if not order.root and order.time_in_force == "gtc":
             _adjust(order, ratio)
+            if not order.remaining:
+                broker.matching.end(order, "canceled")
     position = state.positions.get(symbol)
     if position is None:
         return
-    added = position.qty * ratio - position.qty
-    position.qty += added
+    before, position.qty = position.qty, round(position.qty * ratio, 9)
     position.avg_entry /= ratio
     position.avg_day /= ratio
     data = {
+        "activity_sub_type": "FSPLIT" if ratio > 1 else "RSPLIT",
         "date": stamp(eastern(eastern_date(state.time), time(0))),
+        "created_at": stamp(state.time),
         "net_amount": "0",
         "symbol": symbol,
-        "qty": text(added),
+        "qty": text(position.qty - before),
         "status": "executed",
         "description": f"split {text(ratio)} for 1",
     }
-    state.activities.append(Activity(activity_id(state), "SPLIT", state.time, "", data))
+    note_activity(state, "SPLIT", data)
 
 
 def _adjust(order: Order, ratio: Decimal) -> None:
-    if order.qty is not None:
-        order.qty *= ratio
-    order.filled_qty *= ratio
-    for name in ("limit_price", "stop_price"):
+    """Bring a simple order to the new shares; it asks for whole ones, a fraction of one is given up."""
+    rest = (order.remaining * ratio).to_integral_value(ROUND_DOWN)
+    order.filled_qty = round(order.filled_qty * ratio, 9)
+    order.qty = order.filled_qty + rest
+    for name in ("limit_price", "stop_price", "trail_price", "hwm"):
         value = getattr(order, name)
         if value is not None:
-            setattr(order, name, (value / ratio).quantize(CENT))
+            setattr(order, name, divided(value, ratio))

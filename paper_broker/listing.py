@@ -47,7 +47,8 @@ def list_activities(state: State, query: Mapping[str, str], kinds: list[str]) ->
     rows = [
         activity
         for activity in state.activities
-        if (not kinds or activity.kind in kinds)
+        if (activity.listed_at is None or activity.listed_at <= state.time)
+        and (not kinds or activity.kind in kinds)
         and order_id in ("", activity.order_id)
         and (after is None or activity.at > after)
         and (until is None or activity.at < until)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from paper_broker.values import ZERO, eastern_date
+from paper_broker.values import ZERO, eastern_date, tick
 
 
 @dataclass
@@ -121,7 +121,8 @@ class Market:
 
     def take(self, symbol: str, shares: Decimal) -> None:
         if symbol in self.left:
-            self.left[symbol] -= shares
+            # A trade made elsewhere may be larger than what this step still offers.
+            self.left[symbol] = max(self.left[symbol] - shares, ZERO)
 
     def previous_close(self, symbol: str, today: date) -> Decimal:
         """The last price before today; for a symbol first seen today its first price."""
@@ -130,6 +131,14 @@ class Market:
         if earlier:
             return earlier[-1]
         return days[0].open if days else ZERO
+
+    def split(self, symbol: str, ratio: Decimal) -> None:
+        """Divide the present price and the days before it by `ratio`; bars keep the prices they came with."""
+        quote = self.quotes.get(symbol)
+        for record in (*self.days.get(symbol, []), *([quote] if quote else [])):
+            for name, value in vars(record).items():
+                if isinstance(value, Decimal):
+                    setattr(record, name, divided(value, ratio))
 
     def add_bars(self, bars: list[Bar], now: datetime) -> None:
         """Add bars to be replayed; of those already past only the price they left behind is taken over."""
@@ -184,6 +193,12 @@ class Market:
         if not bid or not ask:
             return former or bid or ask
         return bid if former is None else min(max(former, bid), ask)
+
+
+def divided(price: Decimal, ratio: Decimal) -> Decimal:
+    """A price after a split into `ratio` shares, in whole ticks."""
+    exact = price / ratio
+    return exact.quantize(tick(exact))
 
 
 def point_times(bar: Bar) -> tuple[datetime, datetime, datetime, datetime]:

@@ -13,7 +13,7 @@ from paper_broker.market import Asset
 from paper_broker.orders import Order
 from paper_broker.sessions import Calendar
 from paper_broker.state import State
-from paper_broker.values import CENT, NEW_YORK, ZERO, text
+from paper_broker.values import CENT, NEW_YORK, ZERO, text, tick
 
 _EVENING = time(19, 0)
 _OPG_CUTOFF, _CLS_CUTOFF = time(9, 28), timedelta(minutes=10)
@@ -83,8 +83,7 @@ def check_client_id(state: State, client_order_id: str) -> None:
 
 def check_increment(name: str, value: Decimal) -> None:
     """Two decimals from one dollar up, four below it."""
-    step = CENT if value >= 1 else Decimal("0.0001")
-    if value % step:
+    if value % tick(value):
         shown = format(value, "f")
         raise rule(f"invalid {name} {shown}. sub-penny increment does not fulfill minimum pricing criteria")
 

@@ -25,13 +25,17 @@ class Position:
 
 @dataclass
 class Activity:
-    """One entry of the account's history: an execution, or a change made by a corporate action."""
+    """One entry of the account's history: an execution, or a change made by a corporate action.
+
+    `listed_at` is when a late entry first appears in the listings, None for one that never lagged.
+    """
 
     id: str
     kind: str
     at: datetime
     order_id: str
     data: dict[str, str]
+    listed_at: datetime | None = None
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Account:
 
 @dataclass
 class Behaviour:
-    """How the broker misbehaves when asked to; see control.py for the meaning of each."""
+    """How the broker misbehaves when asked to; the README says what each field does."""
 
     cancel_delay_seconds: Decimal = ZERO
     cancel_hang: bool = False
@@ -97,6 +101,7 @@ class Behaviour:
     replace_loses_to_fill: bool = False
     release_delay_seconds: Decimal = ZERO
     positions_lag: Decimal = ZERO
+    activities_lag: Decimal = ZERO
     reject_next: int = 0
     tp_status_on_stop: str = "canceled"
     both_legs_fill: bool = False

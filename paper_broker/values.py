@@ -33,6 +33,11 @@ def cut(value: Decimal) -> Decimal:
     return value.quantize(NANO, rounding=ROUND_DOWN)
 
 
+def tick(price: Decimal) -> Decimal:
+    """The step in which a price may be quoted: a cent from one dollar up, a hundredth of a cent below it."""
+    return CENT if price >= 1 else Decimal("0.0001")
+
+
 def text(value: Decimal) -> str:
     """Write a decimal as the trading API does: plain digits, at most nine decimals, no trailing zeros."""
     if value.as_tuple().exponent not in (0, -1, -2):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,6 +16,7 @@ from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
 
 from paper_broker import PaperBroker, Server, SimulatedClock, serve
+from paper_broker.store import Store
 
 # A Wednesday with a regular session, ten in the morning in New York.
 OPEN = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)
@@ -116,6 +119,16 @@ class Rehearsal:
         response = self.api._session.request(method, f"{self.server.url}/control/{path}", json=body)
         assert response.status_code == 200, response.text
         return response.json()
+
+
+@contextmanager
+def reloaded(desk: Rehearsal, folder: Path) -> Iterator[Rehearsal]:
+    """The same account at a broker that was ended, and started again from its state file."""
+    Store(folder / "state.json").save(desk.broker.state)
+    with serve(PaperBroker(state=Store(folder / "state.json").load())) as server:
+        later = Rehearsal(server)
+        yield later
+        later.close()
 
 
 @pytest.fixture

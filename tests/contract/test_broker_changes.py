@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.conftest import Rehearsal
+from tests.contract.conftest import Rehearsal, reloaded
 
 RULE = 42210000
 
@@ -32,6 +33,36 @@ def test_7_a_cancel_is_answered_before_it_is_done(desk: Rehearsal) -> None:
     cancel(desk, order)
 
 
+def test_7_a_pending_cancel_may_last_while_the_market_is_closed(desk: Rehearsal, tmp_path: Path) -> None:
+    desk.long()
+    desk.eastern("2025-01-15 18:00")
+    stop, exits = desk.stop("124", qty="4"), desk.oco("6")
+    desk.control("POST", "behaviour", {"cancel_hang": True})
+    cancel(desk, stop)
+    cancel(desk, exits)
+    desk.eastern("2025-01-16 09:00")
+    for order in (stop, exits):
+        assert desk.status(order) == "pending_cancel"
+        status, body = desk.failure(lambda pending=order: cancel(desk, pending))
+        assert (status, body) == (422, {"code": RULE, "message": "order pending cancel"})
+    assert desk.position()["qty_available"] == "0"
+    assert [row["body"]["held_for_orders"] for row in desk.api.delete("/positions", {"cancel_orders": True})] == ["10"]
+    with reloaded(desk, tmp_path) as later:
+        assert [later.status(order) for order in (stop, exits)] == ["pending_cancel"] * 2
+        assert later.position()["qty_available"] == "0"
+        later.control("POST", "behaviour", {"cancel_hang": False})
+        assert [later.status(order) for order in (stop, exits)] == ["canceled"] * 2
+        assert later.position()["qty_available"] == "10"
+
+
+def test_7_closing_everything_leaves_hanging_cancels_pending(desk: Rehearsal) -> None:
+    desk.long()
+    stop = desk.stop("124")
+    desk.broker.behave(cancel_hang=True)
+    assert desk.api.delete("/positions", {"cancel_orders": True})[0]["status"] == 403
+    assert desk.status(stop) == "pending_cancel"
+
+
 def test_7_what_has_ended_cannot_be_cancelled(desk: Rehearsal) -> None:
     order = desk.order()
     status, body = desk.failure(lambda: cancel(desk, order))
@@ -54,32 +85,6 @@ def test_7_a_pending_cancel_can_hang_and_keeps_its_shares(desk: Rehearsal) -> No
     assert desk.status(stop) == "canceled"
 
 
-def test_7_an_order_may_fill_while_its_cancel_is_pending(desk: Rehearsal) -> None:
-    order = desk.limit("buy", "130")
-    desk.broker.behave(cancel_delay_seconds="30")
-    cancel(desk, order)
-    desk.broker.set_price("NVDA", "129")
-    assert desk.status(order) == "filled"
-
-
-def test_7_a_cancel_can_lose_against_a_fill(desk: Rehearsal) -> None:
-    order = desk.limit("buy", "130")
-    desk.broker.behave(cancel_loses_to_fill=True)
-    cancel(desk, order)
-    seen = desk.see(order)
-    assert (seen["status"], seen["filled_avg_price"]) == ("filled", "130")
-
-
-def test_7_a_cancelled_stop_leg_that_fills_first_ends_its_target(desk: Rehearsal) -> None:
-    desk.long()
-    placed = desk.oco()
-    desk.broker.behave(cancel_loses_to_fill=True)
-    cancel(desk, placed["legs"][0])
-    seen = desk.see(placed, nested=True)
-    assert (seen["status"], seen["legs"][0]["status"]) == ("canceled", "filled")
-    assert desk.api.get("/positions") == []
-
-
 def test_7_a_cancelled_order_keeps_its_partial_fill(desk: Rehearsal) -> None:
     desk.broker.set_liquidity("NVDA", "4")
     order = desk.limit("buy", "133.50")
@@ -89,39 +94,12 @@ def test_7_a_cancelled_order_keeps_its_partial_fill(desk: Rehearsal) -> None:
     assert (seen["status"], seen["filled_qty"]) == ("canceled", "4")
 
 
-def test_7_a_replacement_is_a_new_order(desk: Rehearsal) -> None:
-    old = desk.limit("buy", "130", client_order_id="first")
-    new = patch(desk, old, limit_price="131", qty="12")
-    assert new["id"] != old["id"]
-    assert new["client_order_id"] != "first"
-    assert (new["replaces"], new["limit_price"], new["qty"], new["status"]) == (
-        old["id"],
-        "131",
-        "12",
-        "pending_new",
-    )
-    seen = desk.see(old)
-    assert (seen["status"], seen["replaced_by"]) == ("replaced", new["id"])
-    assert desk.status(new) == "new"
-    assert refused_patch(desk, old, limit_price="132") == (422, RULE, "order already replaced")
-
-
 def test_7_the_old_order_may_fill_first_and_the_new_one_is_rejected(desk: Rehearsal) -> None:
     old = desk.limit("buy", "130")
     desk.see(old)
     desk.broker.behave(replace_loses_to_fill=True)
     new = patch(desk, old, limit_price="131")
     assert (desk.status(old), desk.status(new)) == ("filled", "rejected")
-
-
-def test_7_nothing_is_replaced_while_the_market_is_closed(desk: Rehearsal) -> None:
-    desk.eastern("2025-01-15 17:00")
-    order = desk.limit("buy", "130")
-    assert refused_patch(desk, order, limit_price="131") == (
-        422,
-        RULE,
-        "cannot replace order in accepted status",
-    )
 
 
 @pytest.mark.parametrize(
@@ -150,6 +128,75 @@ def test_7_the_new_quantity_must_exceed_what_is_filled(desk: Rehearsal) -> None:
     new = patch(desk, order, qty="7")
     assert new["qty"] == "3"
     assert desk.see(order)["filled_qty"] == "4"
+
+
+def test_7_the_replacement_of_a_partly_filled_order_asks_for_what_is_left(desk: Rehearsal, tmp_path: Path) -> None:
+    desk.broker.set_liquidity("NVDA", "4")
+    old = desk.limit("buy", "133.50", time_in_force="gtc")
+    assert desk.status(old) == "partially_filled"
+    desk.broker.set_price("NVDA", "140")
+    new = patch(desk, old, limit_price="134")
+    assert (new["replaces"], new["qty"], new["filled_qty"], new["filled_avg_price"]) == (old["id"], "6", "0", None)
+    with reloaded(desk, tmp_path) as later:
+        seen = later.see(old)
+        assert (seen["status"], seen["replaced_by"]) == ("replaced", new["id"])
+        assert (seen["qty"], seen["filled_qty"], seen["filled_avg_price"]) == ("10", "4", "133.5")
+        later.broker.set_liquidity("NVDA", None)
+        later.broker.set_price("NVDA", "134")
+        assert (later.see(new)["filled_qty"], later.see(new)["status"]) == ("6", "filled")
+        assert later.position()["qty"] == "10"
+
+
+def test_7_a_partly_filled_exit_that_is_replaced_reserves_only_what_is_left(desk: Rehearsal) -> None:
+    desk.long()
+    desk.broker.set_liquidity("NVDA", "4")
+    old = desk.limit("sell", "133", time_in_force="gtc")
+    assert (desk.status(old), desk.position()["qty_available"]) == ("partially_filled", "0")
+    new = patch(desk, old, limit_price="150", qty="7")
+    assert (desk.see(new)["qty"], desk.position()["qty"], desk.position()["qty_available"]) == ("3", "6", "3")
+
+
+def test_7_a_replaced_entry_that_was_partly_filled_keeps_the_legs_for_all_of_it(desk: Rehearsal) -> None:
+    desk.broker.set_liquidity("NVDA", "4")
+    old = desk.bracket(type="limit", limit_price="133.50")
+    assert desk.status(old) == "partially_filled"
+    desk.broker.set_price("NVDA", "140")
+    desk.broker.set_liquidity("NVDA", None)
+    new = patch(desk, old, limit_price="141")
+    seen = desk.see(new, nested=True)
+    assert (seen["status"], seen["filled_qty"]) == ("filled", "6")
+    assert [(leg["status"], leg["qty"]) for leg in seen["legs"]] == [("new", "10"), ("held", "10")]
+    assert desk.see(old, nested=True)["legs"] is None
+
+
+def test_7_a_person_replaces_an_order_in_the_app(desk: Rehearsal) -> None:
+    old = desk.limit("buy", "130", client_order_id="ours")
+    wish = {"action": "replace", "order_id": old["id"], "limit_price": "129", "qty": "12"}
+    new = desk.control("POST", "foreign", wish)
+    assert (new["replaces"], new["limit_price"], new["qty"], new["source"]) == (old["id"], "129", "12", "app")
+    seen = desk.see(old)
+    assert (seen["status"], seen["replaced_by"]) == ("replaced", new["id"])
+    assert [row["id"] for row in desk.rows(status="open")] == [new["id"]]
+    assert patch(desk, new, limit_price="128")["source"] is None
+
+
+def test_7_a_person_moves_the_stop_of_a_group_in_the_app(desk: Rehearsal) -> None:
+    desk.long()
+    placed = desk.oco()
+    wish = {"action": "replace", "order_id": placed["legs"][0]["id"], "stop_price": "120"}
+    desk.see(placed)
+    moved = desk.control("POST", "foreign", wish)
+    assert [leg["id"] for leg in desk.see(placed, nested=True)["legs"]] == [moved["id"]]
+
+
+def test_7_a_replacement_by_a_person_is_refused_as_ours_would_be(desk: Rehearsal) -> None:
+    old = desk.order()
+    desk.see(old)
+    wish = {"action": "replace", "order_id": old["id"], "qty": "12"}
+    answer = desk.api._session.post(f"{desk.server.url}/control/foreign", json=wish)
+    assert (answer.status_code, answer.json()["code"]) == (422, RULE)
+    answer = desk.api._session.post(f"{desk.server.url}/control/foreign", json={"action": "replace"})
+    assert (answer.status_code, answer.json()["message"]) == (400, "order_id is missing")
 
 
 def test_7_a_replacement_needs_buying_power_or_shares_for_its_growth(desk: Rehearsal) -> None:
@@ -187,29 +234,6 @@ def test_7_a_replaced_parent_keeps_its_leg(desk: Rehearsal) -> None:
     assert desk.see(moved)["filled_avg_price"] == "133.5"
     seen = desk.see(moved, nested=True)
     assert [leg["status"] for leg in seen["legs"]] == ["canceled"]
-
-
-def test_14_cancel_all_answers_each_order(desk: Rehearsal) -> None:
-    first, second = desk.limit("buy", "130"), desk.limit("buy", "129")
-    desk.see(first)
-    rows = desk.api.delete("/orders")
-    assert rows == [{"id": first["id"], "status": 200}, {"id": second["id"], "status": 200}]
-    assert [desk.status(first), desk.status(second)] == ["canceled", "canceled"]
-    assert desk.api.delete("/orders") == []
-    assert desk.api._session.delete(f"{desk.server.url}/v2/orders").status_code == 401
-
-
-def test_14_closing_everything_needs_the_orders_cancelled(desk: Rehearsal) -> None:
-    desk.broker.set_price("AAPL", "200")
-    desk.long()
-    desk.long("5", "AAPL")
-    desk.oco()
-    rows = desk.api.delete("/positions")
-    assert [(row["symbol"], row["status"]) for row in rows] == [("AAPL", 200), ("NVDA", 403)]
-    assert rows[1]["body"]["available"] == "0"
-    rows = desk.api.delete("/positions", {"cancel_orders": True})
-    assert [(row["symbol"], row["status"]) for row in rows] == [("NVDA", 200)]
-    assert desk.api.get("/positions") == []
 
 
 @pytest.mark.parametrize(

@@ -87,27 +87,6 @@ def test_4_a_partly_filled_target_shrinks_the_stop(desk: Rehearsal) -> None:
     assert desk.api.get("/positions") == []
 
 
-@pytest.mark.parametrize("target_status", ["canceled", "replaced"])
-def test_4_when_the_stop_triggers_the_target_ends_canceled_or_replaced(
-    desk: Rehearsal, target_status: str
-) -> None:
-    desk.control("POST", "behaviour", {"tp_status_on_stop": target_status})
-    placed = desk.bracket()
-    desk.broker.set_price("NVDA", "123.45")
-    seen = desk.see(placed, nested=True)
-    assert statuses(seen) == ["filled", target_status, "filled"]
-    assert seen["legs"][1]["filled_avg_price"] == "123.45"
-
-
-def test_4_both_legs_may_fill_in_a_fast_market(desk: Rehearsal) -> None:
-    desk.control("POST", "behaviour", {"both_legs_fill": True})
-    desk.long()
-    placed = desk.oco()
-    desk.broker.set_price("NVDA", "120")
-    assert statuses(desk.see(placed, nested=True)) == ["filled", "filled"]
-    assert desk.position()["qty"] == "-10"
-
-
 @pytest.mark.parametrize("member", [0, 1])
 def test_4_cancelling_one_member_ends_the_group(desk: Rehearsal, member: int) -> None:
     desk.long()
@@ -245,25 +224,3 @@ def test_4_a_short_is_protected_by_an_oco_that_buys(desk: Rehearsal) -> None:
     desk.broker.set_price("NVDA", "140")
     assert statuses(desk.see(placed, nested=True)) == ["canceled", "filled"]
     assert desk.api.get("/positions") == []
-
-
-def test_4_listings_show_brackets_as_the_real_broker_does(desk: Rehearsal) -> None:
-    placed = desk.bracket(type="limit", limit_price="130")
-    assert [row["id"] for row in desk.rows(status="open")] == [placed["id"]]
-    nested = desk.rows(status="open", nested=True)
-    assert [len(row["legs"]) for row in nested] == [2]
-    desk.broker.set_price("NVDA", "129")
-    assert desk.rows(status="open", nested=True) == []
-    assert [row["id"] for row in desk.rows(status="open")] == [placed["legs"][0]["id"]]
-    everything = desk.rows(status="all", nested=True, symbols="NVDA")
-    assert [statuses(row) for row in everything] == [["filled", "new", "held"]]
-    assert len(desk.rows(status="all")) == 3
-
-
-def test_4_an_open_nested_listing_shows_an_oco_with_its_held_stop(desk: Rehearsal) -> None:
-    desk.long()
-    placed = desk.oco()
-    for yes in (True, "true", "1"):
-        assert [statuses(row) for row in desk.rows(status="open", nested=yes)] == [["new", "held"]]
-    rows = desk.rows(status="open")
-    assert [(row["id"], row["legs"]) for row in rows] == [(placed["id"], None)]

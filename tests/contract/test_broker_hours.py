@@ -11,7 +11,7 @@ import pytest
 
 from paper_broker import PaperBroker, SimulatedClock, serve
 from paper_broker.bars import BarError, read_csv
-from tests.contract.conftest import OPEN, Rehearsal
+from tests.contract.conftest import OPEN, Rehearsal, reloaded
 
 HEADER = "timestamp,symbol,open,high,low,close,volume\n"
 DAYS = (
@@ -32,27 +32,6 @@ def endless() -> Iterator[Rehearsal]:
         broker.set_price("NVDA", "133.50")
         yield rehearsal
         rehearsal.close()
-
-
-def test_9_orders_wait_for_the_next_session_as_accepted(desk: Rehearsal) -> None:
-    desk.eastern("2025-01-17 18:00")
-    order = desk.order()
-    assert order["status"] == "accepted"
-    assert order["expires_at"] == "2025-01-21T21:00:00.000000Z"
-    desk.eastern("2025-01-20 12:00")  # Martin Luther King Day
-    assert desk.status(order) == "accepted"
-    desk.eastern("2025-01-21 09:30")
-    seen = desk.see(order)
-    assert (seen["status"], seen["filled_at"]) == ("filled", "2025-01-21T14:30:00.000000Z")
-
-
-def test_9_reservations_and_wash_rules_apply_while_the_market_is_closed(desk: Rehearsal) -> None:
-    desk.long()
-    desk.eastern("2025-01-15 18:00")
-    desk.stop("124")
-    assert desk.position()["qty_available"] == "0"
-    assert desk.failure(lambda: desk.stop("123"))[0] == 403
-    assert desk.failure(lambda: desk.limit("buy", "120"))[1]["code"] == 40310000
 
 
 def test_9_a_day_order_expires_at_the_close(desk: Rehearsal) -> None:
@@ -80,6 +59,35 @@ def test_9_a_gtc_order_lives_ninety_days(desk: Rehearsal) -> None:
     assert desk.status(order) == "new"
     desk.eastern("2025-04-15 16:15")
     assert desk.status(order) == "expired"
+
+
+def test_9_the_legs_of_gtc_groups_end_with_them_after_ninety_days(desk: Rehearsal, tmp_path: Path) -> None:
+    bracket = desk.bracket()
+    desk.long()
+    exits, unfilled = desk.oco(), desk.bracket(type="limit", limit_price="130")
+    groups = (bracket, exits, unfilled)
+    ends = {leg["expires_at"] for group in groups for leg in (group, *group["legs"])}
+    assert ends == {"2025-04-15T20:15:00.000000Z"}
+    desk.eastern("2025-04-15 16:14:59")
+    assert desk.position()["qty_available"] == "0"
+    with reloaded(desk, tmp_path) as later:
+        assert later.see(bracket, nested=True)["legs"][0]["status"] == "new"
+        later.eastern("2025-04-15 16:15")
+        found = [later.see(group, nested=True) for group in groups]
+        legs = [order for group in found for order in (group, *group["legs"]) if order["id"] != bracket["id"]]
+        assert {order["status"] for order in legs} == {"expired"}
+        assert {order["expired_at"] for order in legs} == {"2025-04-15T20:15:00.000000Z"}
+        assert (found[0]["status"], later.position()["qty_available"]) == ("filled", "20")
+
+
+def test_9_an_oco_for_the_day_dies_at_the_close_with_both_legs(desk: Rehearsal) -> None:
+    desk.long()
+    exits = desk.oco(time_in_force="day")
+    desk.eastern("2025-01-15 16:00")
+    seen = desk.see(exits, nested=True)
+    assert (seen["status"], [leg["status"] for leg in seen["legs"]]) == ("expired", ["expired"])
+    assert seen["legs"][0]["expired_at"] == "2025-01-15T21:00:00.000000Z"
+    assert desk.position()["qty_available"] == "10"
 
 
 def test_9_stops_elect_only_in_regular_hours(desk: Rehearsal) -> None:

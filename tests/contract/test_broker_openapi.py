@@ -170,13 +170,6 @@ def test_trading_answers_fit_the_document(
     assert trading.faults(method, known_as or path.partition("?")[0], status, body) == []
 
 
-def test_a_cancel_is_answered_204_without_a_body(desk: Rehearsal, trading: Document) -> None:
-    order = desk.limit("buy", "130")
-    status, body = ask(desk, "DELETE", f"/v2/orders/{order['id']}")
-    assert trading.faults("DELETE", ORDER_PATH, status, body) == []
-    assert status == 204
-
-
 @pytest.mark.parametrize(
     "path",
     [

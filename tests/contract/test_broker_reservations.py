@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
 from tests.contract.conftest import Rehearsal
 
 BUSINESS, RULE = 40310000, 42210000
-
-
-def test_5a_a_second_exit_for_the_same_shares_is_refused(desk: Rehearsal) -> None:
-    desk.long()
-    stop = desk.stop("124")
-    assert desk.position()["qty_available"] == "0"
-    status, body = desk.failure(lambda: desk.limit("sell", "145.50", time_in_force="gtc"))
-    assert status == 403
-    assert body == {
-        "code": BUSINESS,
-        "message": "insufficient qty available for order (requested: 10, available: 0)",
-        "available": "0",
-        "existing_qty": "10",
-        "held_for_orders": "10",
-        "related_orders": [stop["id"]],
-        "symbol": "NVDA",
-    }
 
 
 def test_5a_closing_a_protected_position_is_refused_too(desk: Rehearsal) -> None:
@@ -52,83 +31,11 @@ def test_5a_the_legs_of_a_bracket_reserve_the_shares_only_once_it_is_filled(desk
     assert desk.status(resting) == "new"
 
 
-def test_5a_shares_are_free_again_after_the_cancel_is_done(desk: Rehearsal) -> None:
-    desk.long()
-    stop = desk.stop("124")
-    desk.broker.behave(cancel_delay_seconds="5")
-    desk.api.delete(f"/orders/{stop['id']}")
-    assert desk.status(stop) == "pending_cancel"
-    assert desk.position()["qty_available"] == "0"
-    assert desk.refused(side="sell")[0] == 403
-    desk.eastern("2025-01-15 10:00:05")
-    assert desk.status(stop) == "canceled"
-    assert desk.position()["qty_available"] == "10"
-    assert desk.status(desk.order(side="sell")) == "filled"
-
-
-def test_5a_the_release_of_shares_may_lag_the_confirmed_cancel(desk: Rehearsal) -> None:
-    desk.long()
-    stop = desk.stop("124")
-    desk.broker.behave(release_delay_seconds="2")
-    desk.api.delete(f"/orders/{stop['id']}")
-    assert desk.status(stop) == "canceled"
-    assert desk.position()["qty_available"] == "0"
-    assert desk.refused(side="sell")[0] == 403
-    desk.eastern("2025-01-15 10:00:02")
-    assert desk.position()["qty_available"] == "10"
-
-
 def test_5a_fractions_exit_by_separate_orders_on_disjoint_shares(desk: Rehearsal) -> None:
     desk.long("1.5")
     desk.stop("124", qty="1", time_in_force="day")
     desk.limit("sell", "145", qty="0.5")
     assert desk.failure(lambda: desk.limit("sell", "146", qty="0.1"))[0] == 403
-
-
-@pytest.mark.parametrize(
-    ("resting", "new", "reason"),
-    [
-        ({"side": "sell", "type": "stop", "stop_price": "124"}, {"type": "market"}, "market/stop"),
-        (
-            {"side": "sell", "type": "stop", "stop_price": "124"},
-            {"type": "limit", "limit_price": "100"},
-            "market/stop",
-        ),
-        ({"side": "sell", "type": "limit", "limit_price": "145"}, {"type": "market"}, "limit"),
-        (
-            {"side": "sell", "type": "limit", "limit_price": "145"},
-            {"type": "limit", "limit_price": "145"},
-            "limit",
-        ),
-        (
-            {"side": "sell", "type": "stop_limit", "stop_price": "124", "limit_price": "123"},
-            {"type": "limit", "limit_price": "123"},
-            "limit",
-        ),
-    ],
-)
-def test_5b_opposite_orders_that_could_meet_are_refused(
-    desk: Rehearsal, resting: dict[str, Any], new: dict[str, Any], reason: str
-) -> None:
-    desk.long()
-    order = desk.order(**resting)
-    status, body = desk.refused(**new)
-    assert status == 403
-    assert body == {
-        "code": BUSINESS,
-        "message": "potential wash trade detected. use complex orders",
-        "reject_reason": f"opposite side {reason} order exists",
-        "existing_order_id": order["id"],
-    }
-
-
-def test_5b_limits_that_cannot_meet_and_complex_orders_are_taken(desk: Rehearsal) -> None:
-    desk.long()
-    desk.limit("sell", "145")
-    desk.limit("buy", "130")
-    desk.limit("buy", "130")
-    bracket = desk.bracket(qty="1", take_profit={"limit_price": "150"})
-    assert desk.status(bracket) == "filled"
 
 
 def test_5b_an_unfilled_entry_blocks_a_plain_stop_but_not_an_oco(desk: Rehearsal) -> None:
