@@ -88,13 +88,14 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a single decision may ask for: notional in dollars, quantity in shares, age in hours."""
+    """What a decision may ask for and how its trade may go on: dollars, shares, hours."""
 
     max_order_notional: Decimal
     max_order_qty: Decimal
     decision_max_age_hours: Decimal
     allow_short: bool
     symbol_denylist: frozenset[str]
+    daytrade_flatten_minutes: int  # before the close; 0: day trades are left to their stops
 
 
 @dataclass(frozen=True)
@@ -332,4 +333,5 @@ def _limits(env: _Environment) -> Limits:
         decision_max_age_hours=env.number("DECISION_MAX_AGE_HOURS", "96", "0.01", "87600"),
         allow_short=env.boolean("ALLOW_SHORT", False),
         symbol_denylist=frozenset(denied),
+        daytrade_flatten_minutes=env.whole("DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE", 0, 0, 390),
     )

@@ -5,7 +5,7 @@ once, and the answer committed (Tx3) before anything is concluded from it. Sourc
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -26,7 +26,7 @@ from audit_trail import (
     record_request,
     record_response,
     request_text,
-    resolve_alert,
+    resolve_alerts,
     response_text,
 )
 from clock import Clock
@@ -45,16 +45,19 @@ from order_records import (
     COUNT_MISSED_LOOKUP,
     LAST_SUBMITTED,
     LOAD_GROUP,
+    LOAD_HEARD,
     LOCK_GROUP,
     MARK_INTERRUPTED,
     UNSENT,
     Change,
+    add_successors,
     apply_changes,
     find_changes,
+    find_successors,
     set_status,
 )
 from risk_gate import entries_allowed
-from trade_records import TradeEnd, end_trade
+from trade_records import TradeEnd, end_trades
 
 SOURCE = "alpaca"
 CANCEL_POLLS = 20
@@ -99,6 +102,7 @@ class OrderDesk:
 
         None when nothing was sent: the kill switch held it back, or another process has sent it. Raises DatabaseError.
         """
+        self._broker.wait_for_room()
         with self._db.transaction():
             order, *legs = self._db.execute_query(LOCK_GROUP, {"id": order_id})
             if not self._db.execute_query(UNSENT, {"id": order_id}):
@@ -154,8 +158,7 @@ class OrderDesk:
         except DatabaseError as error:
             problem = str(error)
         if problem is None:
-            for kind in ("decision_row_not_marked", "decision_left_alone"):
-                resolve_alert(self._db, kind, row_key, now)
+            resolve_alerts(self._db, ("decision_row_not_marked", "decision_left_alone"), (row_key,), now)
             return
         message = f"row {row_key} of analysis_decision was not marked: {problem}"
         raise_alert(self._db, AlertLevel.WARNING, "decision_row_not_marked", row_key, message, now)
@@ -182,10 +185,25 @@ class OrderDesk:
         if heard is None:
             return
         successor = self._broker.get_order(heard["replaced_by"]) if heard.get("replaced_by") else None
-        self.apply(find_changes(rows, [heard, successor] if successor else [heard]))
+        self.hear(rows, [heard, successor] if successor else [heard])
+
+    def hear(self, rows: Sequence[Row], orders: Sequence[Mapping[str, Any]]) -> list[Change]:
+        """Write down what the broker says of these rows' orders, and return what was new; successors get rows too."""
+        rows = list(rows)
+        changes = find_changes(rows, orders)
+        while successors := find_successors(rows, orders):
+            add_successors(self._db, successors, self._clock.now())
+            ids = [successor.order["id"] for successor in successors]
+            added = self._db.execute_query(LOAD_HEARD, {"alpaca_order_ids": ids})
+            rows += added
+            changes += find_changes(added, orders)
+            if len(added) < len(successors):
+                break  # one of them could not be written; asking again would not end
+        self.apply(changes)
+        return changes
 
     def apply(self, changes: list[Change]) -> int:
-        """Write what was heard of orders; an entry heard of for the first time marks its decision's row too."""
+        """Write changes; an entry heard of for the first time marks its decision's row too. Raises DatabaseError."""
         if not changes:
             return 0
         try:
@@ -239,7 +257,7 @@ class OrderDesk:
                 self._db, AlertLevel.CRITICAL, "order_mismatch", order["client_order_id"], message, self._clock.now(),
             )
             return False
-        self.apply(find_changes(rows, [heard]))
+        self.hear(rows, [heard])
         return True
 
     def _count_missed(self, order: Row, legs: list[Row]) -> None:
@@ -303,6 +321,7 @@ class OrderDesk:
         raise_alert(self._db, AlertLevel.CRITICAL, "late_order", order["client_order_id"], message, now)
 
     def _send_cancel(self, alpaca_order_id: str) -> None:
+        self._broker.wait_for_room()
         request = self._broker.cancel_request(alpaca_order_id)
         request_id = record_request(self._db, SOURCE, self._payload_of(request), self._clock.now())
         reply = self._broker.send(request)
@@ -318,7 +337,7 @@ class OrderDesk:
     def _fail_entry(self, order: Row, reason: ExitReason, words: str) -> None:
         now = self._clock.now()
         finish_decision(self._db, order["trade_decision_id"], DecisionStatus.FAILED, words, now)
-        end_trade(self._db, order["trade_journal_id"], TradeEnd(JournalStatus.CANCELLED, reason, now), now)
+        end_trades(self._db, {order["trade_journal_id"]: TradeEnd(JournalStatus.CANCELLED, reason, now)}, now)
 
     def _payload_of(self, request: Request) -> Payload:
         return self._policy.payload(request_text(request.method, request.path, request.params, request.body))

@@ -24,7 +24,7 @@ from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, Ord
 from order_records import Intent, add_intent, set_status
 from parts import PROGRAM_ERRORS, build_parts
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, entries_allowed, record_checks
-from trade_records import TradeEnd, add_trade, end_trade
+from trade_records import TradeEnd, add_trade, end_trades
 
 STRATEGY = "n8n_analysis"
 STRATEGY_VERSION = "1"
@@ -254,7 +254,7 @@ class OrderExecutor:
         with self._db.transaction():
             set_status(self._db, order["id"], OrderStatus.CANCELLED, now)
             finish_decision(self._db, order["trade_decision_id"], status, reason, now)
-            end_trade(self._db, order["trade_journal_id"], TradeEnd(JournalStatus.CANCELLED, why, now), now)
+            end_trades(self._db, {order["trade_journal_id"]: TradeEnd(JournalStatus.CANCELLED, why, now)}, now)
         if failed:  # a row without approval is not ours to touch
             self._desk.mark(order["id"])
         self._results[Result.REFUSED] += 1

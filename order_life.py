@@ -117,20 +117,22 @@ ORDER_MOVES: Mapping[OrderStatus, frozenset[OrderStatus]] = {
     OrderStatus.REPLACED: frozenset(),
 }
 
+# Shares that are filled after a trade was over make it a position again.
 JOURNAL_MOVES: Mapping[JournalStatus, frozenset[JournalStatus]] = {
     JournalStatus.ORDERED: frozenset({JournalStatus.POSITION, JournalStatus.CANCELLED}),
     JournalStatus.POSITION: frozenset({JournalStatus.CLOSED}),
-    JournalStatus.CLOSED: frozenset(),
-    JournalStatus.CANCELLED: frozenset(),
+    JournalStatus.CLOSED: frozenset({JournalStatus.POSITION}),
+    JournalStatus.CANCELLED: frozenset({JournalStatus.POSITION}),
 }
 
+# The first filled share makes a decision executed, however late it is heard of.
 DECISION_MOVES: Mapping[DecisionStatus, frozenset[DecisionStatus]] = {
     DecisionStatus.PENDING: frozenset({
         DecisionStatus.EXECUTED, DecisionStatus.FAILED, DecisionStatus.CANCELLED,
     }),
     DecisionStatus.EXECUTED: frozenset(),
-    DecisionStatus.FAILED: frozenset(),
-    DecisionStatus.CANCELLED: frozenset(),
+    DecisionStatus.FAILED: frozenset({DecisionStatus.EXECUTED}),
+    DecisionStatus.CANCELLED: frozenset({DecisionStatus.EXECUTED}),
 }
 
 EXECUTION_OF_ORDER: Mapping[OrderStatus, ExecutionStatus] = {
@@ -173,6 +175,12 @@ def heard_status(broker_status: str, filled_qty: Decimal) -> OrderStatus | None:
 def before(moves: Mapping[S, frozenset[S]], status: S) -> list[str]:
     """Return the statuses from which this one may be reached."""
     return [str(earlier) for earlier, later in moves.items() if status in later]
+
+
+def pairs(moves: Mapping[S, frozenset[S]]) -> dict[str, list[str]]:
+    """Return the allowed moves as two lists, `earlier` and `later`, for statements that move many rows at once."""
+    found = [(str(earlier), str(later)) for earlier, ends in moves.items() for later in sorted(ends)]
+    return {"earlier": [pair[0] for pair in found], "later": [pair[1] for pair in found]}
 
 
 def decimal_text(number: Decimal) -> str:

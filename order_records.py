@@ -1,4 +1,4 @@
-"""The rows of `order_execution` and `order_fill`: intents written, and what the broker says applied to them."""
+"""The rows of `order_execution`: intents written, and what the broker says applied to them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,16 @@ from typing import Any
 
 from audit_trail import AlertLevel, OrderState, raise_alert, record_order_states
 from db_layer import Row, TradingDB
-from order_life import EXECUTION_OF_ORDER, ORDER_MOVES, OrderRole, OrderStatus, before, heard_status
+from order_life import (
+    ENDED,
+    EXECUTION_OF_ORDER,
+    ORDER_MOVES,
+    ExitReason,
+    OrderRole,
+    OrderStatus,
+    before,
+    heard_status,
+)
 
 # An intent whose request was committed but whose answer was not is as unknown as a lost answer.
 MARK_INTERRUPTED = """
@@ -18,30 +27,38 @@ WHERE order_status = 'intended'
               WHERE execution.order_execution_id = order_execution.id AND execution.status = 'submitted')
 """
 
-# What the next listing is held against: working orders, all orders of trades that are not over, and what ended since
-# the oldest working order was placed, because a fill can arrive after an end.
+# What the next listing is held against: all orders of trades that are not over, and all others since four days before
+# the oldest working order (or the newest of all) was written, because a fill or an order can arrive after an end.
 LOAD_ORDERS = """
-WITH working AS (
-    SELECT id, created_at FROM order_execution
-    WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled')
+WITH listing AS (
+    SELECT LEAST((SELECT min(created_at) FROM order_execution
+                  WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled')),
+                 (SELECT max(created_at) FROM order_execution)) - interval '4 days' AS since
 ), wanted AS (
-    SELECT id FROM working
-    UNION SELECT orders.id FROM order_execution orders
-          JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-          WHERE journal.status IN ('ORDERED', 'POSITION')
-    UNION SELECT id FROM order_execution WHERE created_at >= (SELECT min(created_at) FROM working)
+    SELECT orders.id FROM order_execution orders
+    JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+    WHERE journal.status IN ('ORDERED', 'POSITION')
+    UNION SELECT id FROM order_execution WHERE created_at >= (SELECT since FROM listing)
 )
-SELECT orders.*, journal.status AS journal_status, journal.trade_id
-FROM wanted JOIN order_execution orders ON orders.id = wanted.id
+SELECT orders.*, journal.status AS journal_status, journal.trade_id, listing.since
+FROM listing, wanted JOIN order_execution orders ON orders.id = wanted.id
 JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 ORDER BY orders.id
 """
-ORDERS_OF_TRADE = "SELECT * FROM order_execution WHERE trade_journal_id = %(journal_id)s ORDER BY id"
+ORDERS_OF_TRADES = """
+SELECT * FROM order_execution WHERE trade_journal_id = ANY(%(journal_ids)s) ORDER BY id
+"""
 LOAD_GROUP = """
 SELECT orders.*, journal.symbol FROM order_execution orders
 JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 WHERE orders.id = %(id)s OR orders.parent_order_id = %(id)s
 ORDER BY orders.parent_order_id NULLS FIRST, orders.id
+"""
+LOAD_HEARD = """
+SELECT orders.*, journal.symbol, journal.status AS journal_status, journal.trade_id
+FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.alpaca_order_id = ANY(%(alpaca_order_ids)s)
+ORDER BY orders.id
 """
 LOCK_GROUP = LOAD_GROUP + "FOR UPDATE OF orders"
 # Asked after the lock, in a statement of its own: only then does it see what the former holder wrote.
@@ -85,27 +102,30 @@ WHERE orders.id = change.id AND orders.order_status = change.old_status AND orde
 RETURNING orders.id
 """
 
-ADD_FILLS = """
-INSERT INTO order_fill (order_execution_id, execution_id, side, qty, price, filled_at)
-SELECT orders.id, fill.execution_id, orders.side, fill.qty, fill.price, fill.filled_at
-FROM unnest(%(order_ids)s::text[], %(execution_ids)s::text[], %(qtys)s::numeric[], %(prices)s::numeric[],
-            %(filled_ats)s::timestamptz[]) AS fill (order_id, execution_id, qty, price, filled_at)
-JOIN order_execution orders ON orders.alpaca_order_id = fill.order_id
-ON CONFLICT (execution_id) DO NOTHING
-"""
-# The shares that orders say were filled but no execution accounts for yet, and since when.
-FILLS_WANTED = """
-SELECT min(orders.created_at) AS since
-FROM order_execution orders
-WHERE orders.trade_journal_id IN (SELECT id FROM trade_journal
-                                  WHERE status IN ('ORDERED', 'POSITION') OR pnl_is_estimate)
-  AND orders.filled_qty > (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE order_execution_id = orders.id)
-"""
-FILLS_OF_TRADE = """
-SELECT fill.order_execution_id, fill.qty, fill.price
-FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
-WHERE orders.trade_journal_id = %(journal_id)s
-ORDER BY fill.filled_at, fill.id
+# An order that replaced one of ours is ours too: it serves the same trade in the same role, and takes over its leg.
+ADD_SUCCESSORS = """
+WITH added AS (
+    INSERT INTO order_execution (
+        trade_journal_id, trade_decision_id, analysis_decision_id, alpaca_order_id, client_order_id, order_type, side,
+        order_status, broker_status, time_in_force, qty, limit_price, stop_price, exit_reason, parent_order_id,
+        created_at, updated_at)
+    SELECT old.trade_journal_id, old.trade_decision_id, old.analysis_decision_id, successor.alpaca_order_id,
+           successor.client_order_id, old.order_type, old.side, 'pending', successor.broker_status, old.time_in_force,
+           successor.qty, successor.limit_price, successor.stop_price, old.exit_reason, old.parent_order_id,
+           %(now)s, %(now)s
+    FROM unnest(%(old_ids)s::bigint[], %(alpaca_order_ids)s::text[], %(client_order_ids)s::text[],
+                %(broker_statuses)s::text[], %(qtys)s::numeric[], %(limit_prices)s::numeric[],
+                %(stop_prices)s::numeric[])
+         AS successor (old_id, alpaca_order_id, client_order_id, broker_status, qty, limit_price, stop_price)
+    JOIN order_execution old ON old.id = successor.old_id
+    ON CONFLICT DO NOTHING
+    RETURNING id, alpaca_order_id
+)
+UPDATE order_execution leg SET parent_order_id = added.id, updated_at = %(now)s
+FROM added JOIN unnest(%(old_ids)s::bigint[], %(alpaca_order_ids)s::text[]) AS successor (old_id, alpaca_order_id)
+     ON successor.alpaca_order_id = added.alpaca_order_id
+WHERE leg.parent_order_id = successor.old_id
+  AND leg.order_status IN ('intended', 'unknown', 'pending', 'partially_filled')
 """
 SET_STATUS = """
 UPDATE order_execution
@@ -121,6 +141,7 @@ LAST_SUBMITTED = """
 SELECT max(submitted_at) AS at FROM audit.trade_executions WHERE order_execution_id = %(id)s
 """
 
+TERMS = ("qty", "limit_price", "stop_price")
 Heard = Mapping[str, Any]
 
 
@@ -139,6 +160,15 @@ class Intent:
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
     parent_order_id: int | None = None
+    exit_reason: ExitReason | None = None
+
+
+@dataclass(frozen=True)
+class Successor:
+    """An order of the broker that replaced the order of a row."""
+
+    row: Row
+    order: Heard
 
 
 @dataclass(frozen=True)
@@ -166,11 +196,40 @@ def find_changes(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Change]:
     rows = list(rows)
     known = {member["id"]: member for order in orders for member in (order, *order["legs"])}
     by_client_id = {order.get("client_order_id"): order for order in known.values()}
-    taken = {row["alpaca_order_id"] for row in rows}
-    found = {row["id"]: order for row in rows if (order := _order_of(row, known, by_client_id, taken))}
+    found = {row["id"]: order for row in rows if (order := _order_of(row, known, by_client_id))}
     pairs = [(row, found.get(row["id"]) or _leg_of(row, found.get(row["parent_order_id"]))) for row in rows]
     changes = [_change(row, order) for row, order in pairs if order is not None]
     return [change for change in changes if change is not None]
+
+
+def find_successors(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Successor]:
+    """Return the orders that replaced orders of these rows (by hand, or by the broker) and have no row yet."""
+    rows = list(rows)
+    known = {member["id"]: member for order in orders for member in (order, *order["legs"])}
+    taken = {row["alpaca_order_id"] for row in rows}
+    found = []
+    for row in rows:
+        old = known.get(row["alpaca_order_id"])
+        new = known.get(str(old.get("replaced_by"))) if old is not None and old["status"] == "replaced" else None
+        if new is not None and new["id"] not in taken and new["qty"] and new.get("client_order_id"):
+            taken.add(new["id"])
+            found.append(Successor(row, new))
+    return found
+
+
+def add_successors(db: TradingDB, successors: Sequence[Successor], now: datetime) -> None:
+    """Write the orders that replaced ours; what was filled comes with the next change. Raises DatabaseError."""
+    if not successors:
+        return
+    orders = [successor.order for successor in successors]
+    db.execute_update(ADD_SUCCESSORS, {
+        "old_ids": [successor.row["id"] for successor in successors],
+        "alpaca_order_ids": [order["id"] for order in orders],
+        "client_order_ids": [order["client_order_id"] for order in orders],
+        "broker_statuses": [order["status"] for order in orders], "qtys": [order["qty"] for order in orders],
+        "limit_prices": [order["limit_price"] for order in orders],
+        "stop_prices": [order["stop_price"] for order in orders], "now": now,
+    })
 
 
 def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> int:
@@ -199,17 +258,6 @@ def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> in
     return len(taken)
 
 
-def add_fills(db: TradingDB, fills: Sequence[Heard]) -> int:
-    """Write executions that belong to our orders, each once; return how many were new. Raises DatabaseError."""
-    if not fills:
-        return 0
-    return db.execute_update(ADD_FILLS, {
-        "order_ids": [fill["order_id"] for fill in fills], "execution_ids": [fill["id"] for fill in fills],
-        "qtys": [fill["qty"] for fill in fills], "prices": [fill["price"] for fill in fills],
-        "filled_ats": [fill["transaction_time"] for fill in fills],
-    })
-
-
 def set_status(db: TradingDB, order_id: int, status: OrderStatus, now: datetime) -> None:
     """Move an order and its leg without the broker's word, where the move is allowed. Raises DatabaseError.
 
@@ -221,26 +269,18 @@ def set_status(db: TradingDB, order_id: int, status: OrderStatus, now: datetime)
 
 
 def _order_of(
-    row: Row, known: Mapping[str, Heard], by_client_id: Mapping[str | None, Heard], taken: set[str | None],
+    row: Row, known: Mapping[str, Heard], by_client_id: Mapping[str | None, Heard],
 ) -> Heard | None:
     order = known.get(row["alpaca_order_id"])
     if order is None and row["alpaca_order_id"] is None:
         claimed = by_client_id.get(row["client_order_id"])
         same = claimed is not None and (claimed["qty"], claimed.get("side")) == (row["qty"], row["side"])
         order = claimed if same else None
-    # A person may replace an order in the broker's app; what was filled before that stays with the old one.
-    passed = set(taken)
-    while order and order["status"] == "replaced" and order["filled_qty"] == 0:
-        successor = str(order.get("replaced_by"))
-        if successor not in known or successor in passed:
-            break
-        passed.add(successor)
-        order = known[successor]
     return order
 
 
 def _leg_of(row: Row, parent: Heard | None) -> Heard | None:
-    if parent is None or row["parent_order_id"] is None:
+    if parent is None or row["parent_order_id"] is None or row["alpaca_order_id"] is not None:
         return None
     return next((leg for leg in parent["legs"] if leg["stop_price"] is not None), None)
 
@@ -250,11 +290,24 @@ def _change(row: Row, order: Heard) -> Change | None:
     status = heard_status(order["status"], order["filled_qty"])
     if status is None:
         status = OrderStatus.UNKNOWN if present is OrderStatus.INTENDED else present
-    elif status is not present and status not in ORDER_MOVES[present]:
+    elif status is not present and status not in ORDER_MOVES[_presumed(row)]:
         status = present
-    known = (row["alpaca_order_id"], row["order_status"], row["broker_status"], row["filled_qty"])
-    heard = (order["id"], str(status), order["status"], order["filled_qty"])
-    return None if known == heard or order["filled_qty"] < row["filled_qty"] else Change(row, status, order)
+    if order["filled_qty"] < row["filled_qty"]:
+        # Shares once filled stay filled: an old listing says less, and only an end is news all the same.
+        if status not in ENDED:
+            return None
+        order = {**order, "filled_qty": row["filled_qty"], "filled_avg_price": row["filled_avg_price"]}
+    # Quantity and prices can change under an order: the broker adjusts plain gtc orders to a split.
+    known = (row["alpaca_order_id"], row["order_status"], row["broker_status"], row["filled_qty"], *map(row.get, TERMS))
+    terms = (row[term] if order[term] is None else order[term] for term in TERMS)
+    heard = (order["id"], str(status), order["status"], order["filled_qty"], *terms)
+    return None if known == heard else Change(row, status, order)
+
+
+def _presumed(row: Row) -> OrderStatus:
+    """An order given up as never placed was presumed dead, not heard to be; the broker's word about it counts."""
+    given_up = row["order_status"] == OrderStatus.CANCELLED and row["alpaca_order_id"] is None
+    return OrderStatus.UNKNOWN if given_up else OrderStatus(row["order_status"])
 
 
 def _alert_on_strange_word(db: TradingDB, change: Change, now: datetime) -> None:

@@ -44,7 +44,7 @@ def build_parts(
             db.create_schema(test_mode=True)
     if broker is None:
         alpaca = local_broker.use(settings.alpaca) if settings.alpaca.local_broker else settings.alpaca
-        broker = Broker(alpaca)
+        broker = Broker(alpaca, clock=clock)
     clock = clock or SystemClock()
     analysis = AnalysisRows(db, settings.analysis_timezone)
     policy = PayloadPolicy(settings.use_audit_trail, settings.alpaca.secrets)

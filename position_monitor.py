@@ -1,32 +1,40 @@
-"""Values every position at the last price, long and short."""
+"""Compares all positions with the broker's, values them at the last price, and counts the days they are open."""
 
 import argparse
 import logging
 import sys
+from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from decimal import Decimal
 
 import requirements_check  # noqa: F401
+from account_sync import AccountSync
 from alpaca_client import Broker
 from clock import MARKET_ZONE, Clock
-from command_line import EXIT_DONE, arguments, run_program, show
+from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
 from db_layer import TradingDB
 from parts import PROGRAM_ERRORS, build_parts
-from trade_records import value_positions
+from pass_log import Event, PassLog
+from reconciliation import Reconciliation
+from trade_records import review_trades, unreviewed_trades, value_positions
 
 SYMBOLS = "SELECT DISTINCT symbol FROM position_tracking ORDER BY symbol"
+# No market is closed for longer at a stretch, so that many days back there has been a trading day.
+LONGEST_CLOSURE = timedelta(days=14)
+
 log = logging.getLogger("position_monitor")
 
 
 @dataclass(frozen=True)
 class Valuation:
-    """What a pass did: rows whose value changed, and symbols that have no price now."""
+    """What a pass did: rows whose value changed, symbols that have no price now, and what the comparison led to."""
 
     symbols: int
     changed: int
     unpriced: tuple[str, ...]
+    events: Counter[Event]
 
 
 class PositionMonitor:
@@ -40,29 +48,44 @@ class PositionMonitor:
         self._db = parts.db
         self._broker = parts.broker
         self._clock = parts.clock
+        self._desk = parts.desk
 
     def run(self) -> Valuation:
-        """Value all positions with one price call. Raises DatabaseError and BrokerError."""
+        """Reconcile, value all positions with one price call, and review them. Raises DatabaseError and BrokerError."""
+        found = PassLog(self._db, self._clock)
+        self._broker.account()
+        found.tolerate("positions", lambda: self.check_for_closed_positions(found))
         symbols = [row["symbol"] for row in self._db.execute_query(SYMBOLS)]
         prices = self._broker.latest_prices(symbols)
         unpriced = tuple(symbol for symbol in symbols if symbol not in prices)
         if unpriced:
             log.warning("no price, so these positions keep their last value", extra={"symbols": ",".join(unpriced)})
-        changed = self.update_positions(prices, self._clock.now())
+        changed = self.update_positions(prices)
+        found.tolerate("review", self._review)
         log.info("position pass finished", extra={"symbols": len(symbols), "changed": changed})
-        return Valuation(len(symbols), changed, unpriced)
+        return Valuation(len(symbols), changed, unpriced, found.events)
 
-    def update_positions(self, prices: dict[str, Decimal], now: datetime) -> int:
+    def check_for_closed_positions(self, found: PassLog) -> None:
+        """Compare our positions with the broker's and follow what is proved. Raises DatabaseError and BrokerError."""
+        sync = AccountSync(self._db, self._broker, self._clock, self._desk)
+        Reconciliation(self._db, self._broker, self._clock, self._desk, sync, found).run()
+
+    def update_positions(self, prices: dict[str, Decimal]) -> int:
         """Write value and unrealised profit at these prices; return how many rows changed. Raises DatabaseError."""
-        if not prices:
-            return 0
-        with self._db.transaction():
-            return value_positions(self._db, prices, now.astimezone(MARKET_ZONE).date(), now)
+        return value_positions(self._db, prices, self._clock.now())
+
+    def _review(self) -> None:
+        now = self._clock.now()
+        today = now.astimezone(MARKET_ZONE).date()
+        opened_on = unreviewed_trades(self._db, today)
+        if opened_on:
+            first = min(*opened_on.values(), today - LONGEST_CLOSURE)
+            review_trades(self._db, opened_on, self._broker.trading_days(first, today), now)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one pass from the command line and return the exit status."""
-    parser = arguments("Value every position at its last price: one pass.")
+    parser = arguments("Compare all positions with the broker's and value them at the last price: one pass.")
     return run_program(parser, argv, _work, PROGRAM_ERRORS)
 
 
@@ -74,7 +97,10 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
         missing = f"; no price for {', '.join(valuation.unpriced)}, left as before" if valuation.unpriced else ""
         priced = valuation.symbols - len(valuation.unpriced)
         show(f"{priced} symbols priced, {valuation.changed} positions changed{missing}.")
-    return EXIT_DONE
+    events = valuation.events
+    if any(events[event] for event in Event):
+        show(", ".join(f"{event}: {events[event]}" for event in Event if events[event]) + ".")
+    return EXIT_FAILED if events[Event.UNREACHED] else EXIT_DONE
 
 
 if __name__ == "__main__":

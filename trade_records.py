@@ -1,6 +1,7 @@
 """The rows of `trade_journal` and `position_tracking`: a trade opened, held, and closed with its profit or loss."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -8,25 +9,39 @@ from decimal import Decimal
 from clock import MARKET_ZONE
 from db_layer import Row, TradingDB
 from decision import NewTrade
-from order_life import ENDED, JOURNAL_MOVES, ExitReason, JournalStatus, OrderRole, OrderStatus, before
+from order_life import ENDED, JOURNAL_MOVES, ExitReason, JournalStatus, OrderRole, OrderStatus, pairs
 
 TRADES = """
 SELECT journal.*, position.qty AS tracked_qty, position.stop_loss_order_id, position.take_profit_order_id
 FROM trade_journal journal LEFT JOIN position_tracking position ON position.trade_journal_id = journal.id
 """
 OPEN_TRADES = TRADES + "WHERE journal.status IN ('ORDERED', 'POSITION') ORDER BY journal.id"
-ONE_TRADE = TRADES + "WHERE journal.id = %(journal_id)s"
-OPEN_POSITION = """
-UPDATE trade_journal
-SET status = 'POSITION', actual_entry = %(price)s, actual_qty = %(entered)s, updated_at = %(now)s,
-    current_stop_loss = COALESCE(current_stop_loss, planned_stop_loss)
-WHERE id = %(journal_id)s AND status = ANY(%(allowed)s)
+CHOSEN_TRADES = TRADES + "WHERE journal.id = ANY(%(journal_ids)s) ORDER BY journal.id"
+# Shares that came or went without an order of ours, for trades that are open or whose profit is an estimate.
+ADJUSTMENTS = """
+SELECT adjustment.* FROM position_adjustment adjustment
+JOIN trade_journal journal ON journal.id = adjustment.trade_journal_id
+WHERE journal.status IN ('ORDERED', 'POSITION') OR journal.id = ANY(%(journal_ids)s)
+ORDER BY adjustment.happened_at, adjustment.id
 """
-TRACK_POSITION = """
+# A trade that was over and has filled shares after all is a position again.
+HOLD_POSITIONS = """
+WITH held AS (
+    SELECT * FROM unnest(%(journal_ids)s::bigint[], %(entered)s::numeric[], %(held)s::numeric[], %(prices)s::numeric[])
+                  AS held (journal_id, entered, qty, price)
+), forgotten AS (
+    DELETE FROM position_tracking USING held WHERE trade_journal_id = held.journal_id AND held.qty <= 0
+), opened AS (
+    UPDATE trade_journal journal
+    SET status = 'POSITION', actual_entry = held.price, actual_qty = held.entered, updated_at = %(now)s,
+        current_stop_loss = COALESCE(current_stop_loss, planned_stop_loss),
+        exit_reason = NULL, exit_date = NULL, exit_price = NULL, actual_pnl = NULL, pnl_is_estimate = false
+    FROM held WHERE journal.id = held.journal_id
+    RETURNING journal.id, journal.symbol, journal.side, held.qty, held.price
+)
 INSERT INTO position_tracking (trade_journal_id, symbol, side, qty, avg_entry_price, cost_basis, last_updated)
-SELECT id, symbol, CASE side WHEN 'buy' THEN 'long' ELSE 'short' END, %(held)s, %(price)s,
-       round(%(held)s * %(price)s, 6), %(now)s
-FROM trade_journal WHERE id = %(journal_id)s
+SELECT id, symbol, CASE side WHEN 'buy' THEN 'long' ELSE 'short' END, qty, price, round(qty * price, 6), %(now)s
+FROM opened WHERE qty > 0
 ON CONFLICT (trade_journal_id) DO UPDATE
 SET qty = EXCLUDED.qty, avg_entry_price = EXCLUDED.avg_entry_price, cost_basis = EXCLUDED.cost_basis,
     market_value = round(position_tracking.current_price * EXCLUDED.qty, 6),
@@ -44,17 +59,22 @@ SET current_price = latest.price, market_value = round(position.qty * latest.pri
 FROM unnest(%(symbols)s::text[], %(prices)s::numeric[]) AS latest (symbol, price)
 WHERE position.symbol = latest.symbol AND position.current_price IS DISTINCT FROM latest.price
 """
+# Positions not reviewed on the market's present day, and the days they were opened on.
+UNREVIEWED = """
+SELECT journal.id, min(fill.filled_at AT TIME ZONE %(zone)s)::date AS opened_on
+FROM trade_journal journal
+JOIN order_execution orders ON orders.trade_journal_id = journal.id AND orders.order_type = 'ENTRY'
+JOIN order_fill fill ON fill.order_execution_id = orders.id
+WHERE journal.status = 'POSITION' AND journal.last_review_date IS DISTINCT FROM %(today)s
+GROUP BY journal.id
+"""
 REVIEW_TRADES = """
 UPDATE trade_journal journal
-SET last_review_date = %(today)s, updated_at = %(now)s, days_open = GREATEST(0, %(today)s - (
-        SELECT min(fill.filled_at AT TIME ZONE %(zone)s)::date
-        FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
-        WHERE orders.trade_journal_id = journal.id AND orders.order_type = 'ENTRY'))
-WHERE journal.status = 'POSITION' AND journal.last_review_date IS DISTINCT FROM %(today)s
-  AND EXISTS (SELECT 1 FROM position_tracking position
-              WHERE position.trade_journal_id = journal.id AND position.symbol = ANY(%(symbols)s))
+SET last_review_date = %(reviewed_on)s, days_open = review.days_open, updated_at = %(now)s
+FROM unnest(%(journal_ids)s::bigint[], %(days_open)s::integer[]) AS review (journal_id, days_open)
+WHERE journal.id = review.journal_id
+  AND (journal.last_review_date, journal.days_open) IS DISTINCT FROM (%(reviewed_on)s::date, review.days_open)
 """
-
 TRACK_EXITS = """
 WITH tracked AS (
     UPDATE position_tracking
@@ -64,41 +84,100 @@ WITH tracked AS (
 UPDATE trade_journal SET current_stop_loss = COALESCE(%(stop_price)s, current_stop_loss), updated_at = %(now)s
 WHERE id = %(journal_id)s
 """
-END_TRADE = """
-UPDATE trade_journal
-SET status = %(status)s, exit_reason = %(reason)s, exit_date = %(ended_at)s, exit_price = %(price)s,
-    actual_pnl = %(pnl)s, pnl_is_estimate = %(estimate)s, updated_at = %(now)s
-WHERE id = %(journal_id)s AND status = ANY(%(allowed)s)
+END_TRADES = """
+WITH ended AS (
+    UPDATE trade_journal journal
+    SET status = ending.status, exit_reason = ending.reason, exit_date = ending.ended_at, exit_price = ending.price,
+        actual_pnl = ending.pnl, pnl_is_estimate = ending.estimate, updated_at = %(now)s
+    FROM unnest(%(journal_ids)s::bigint[], %(statuses)s::text[], %(reasons)s::text[], %(ended_ats)s::timestamptz[],
+                %(prices)s::numeric[], %(pnls)s::numeric[], %(estimates)s::boolean[])
+         AS ending (journal_id, status, reason, ended_at, price, pnl, estimate)
+    WHERE journal.id = ending.journal_id
+      AND (journal.status, ending.status) IN (SELECT * FROM unnest(%(earlier)s::text[], %(later)s::text[]))
+    RETURNING journal.id
+), forgotten AS (
+    DELETE FROM position_tracking USING ended WHERE trade_journal_id = ended.id
+)
+SELECT id FROM ended
 """
-FORGET_POSITION = "DELETE FROM position_tracking WHERE trade_journal_id = %(journal_id)s"
 ESTIMATES = "SELECT id FROM trade_journal WHERE pnl_is_estimate AND status = 'CLOSED' ORDER BY id"
 SETTLE_ESTIMATE = """
 UPDATE trade_journal
-SET actual_entry = %(entry)s, exit_price = %(exit)s, actual_pnl = %(pnl)s, pnl_is_estimate = false, updated_at = %(now)s
+SET exit_date = %(ended_at)s, exit_price = %(price)s, actual_pnl = %(pnl)s, pnl_is_estimate = false,
+    updated_at = %(now)s
 WHERE id = %(journal_id)s AND status = 'CLOSED' AND pnl_is_estimate
 """
 
 
 @dataclass(frozen=True)
 class Trade:
-    """A trade that is not over, with its orders."""
+    """A trade with its orders, oldest first, and the shares that came or went without them."""
 
     journal: Row
-    entry: Row
+    entries: tuple[Row, ...]
     exits: tuple[Row, ...]
+    adjustments: tuple[Row, ...] = ()
+
+    @property
+    def id(self) -> int:
+        return int(self.journal["id"])
+
+    @property
+    def name(self) -> str:
+        """The trade's name for people (`trade_id`)."""
+        return str(self.journal["trade_id"])
+
+    @property
+    def symbol(self) -> str:
+        return str(self.journal["symbol"])
+
+    @property
+    def side(self) -> str:
+        """The side of the entry: buy for a long trade."""
+        return str(self.journal["side"])
+
+    @property
+    def entry(self) -> Row:
+        """The newest entry order, the only one that can still work: a replaced one is followed by its successor."""
+        return self.entries[-1]
 
     @property
     def entered(self) -> Decimal:
-        return Decimal(self.entry["filled_qty"])
+        """The shares that the entries brought, in today's shares after splits."""
+        splits = [change for change in self.adjustments if change["kind"] == "SPLIT"]
+        return sum((order["filled_qty"] for order in self.entries), Decimal(0)) + self._net(splits, "qty")
+
+    @property
+    def entry_price(self) -> Decimal:
+        """The average price in dollars of a share of the entry, in today's shares."""
+        spent = sum((order["filled_qty"] * order["filled_avg_price"] for order in self.entries if order["filled_qty"]),
+                    Decimal(0))
+        return spent / self.entered
 
     @property
     def held(self) -> Decimal:
-        """The shares held now, always counted positive."""
-        return self.entered - sum((order["filled_qty"] for order in self.exits), Decimal(0))
+        """The shares held now, counted positive; negative when more left the trade than it had."""
+        orders = self._net((*self.entries, *self.exits), "filled_qty")
+        return orders + self._net(self.adjustments, "qty")
+
+    @property
+    def stop_price(self) -> Decimal:
+        """The stop in force, in dollars for today's share."""
+        current: Decimal | None = self.journal["current_stop_loss"]
+        return self.journal["planned_stop_loss"] if current is None else current
+
+    @property
+    def target_price(self) -> Decimal | None:
+        """The target, in dollars for today's share, or None for a trade without one."""
+        planned: Decimal | None = self.journal["planned_take_profit"]
+        return None if planned is None else round(planned / self.journal["split_ratio"], 2)
 
     @property
     def entry_ended(self) -> bool:
         return OrderStatus(self.entry["order_status"]) in ENDED
+
+    def _net(self, rows: Iterable[Row], column: str) -> Decimal:
+        return sum((row[column] if row["side"] == self.side else -row[column] for row in rows), Decimal(0))
 
     @property
     def exit_groups(self) -> list[Row]:
@@ -107,8 +186,8 @@ class Trade:
         return [order for order in live.values() if order["parent_order_id"] not in live]
 
     def leg(self, order: Row) -> Row | None:
-        """Return the stop inside an OCO."""
-        return next((other for other in self.exits if other["parent_order_id"] == order["id"]), None)
+        """Return the stop inside an OCO, the newest one where it was replaced."""
+        return next((other for other in reversed(self.exits) if other["parent_order_id"] == order["id"]), None)
 
 
 @dataclass(frozen=True)
@@ -123,10 +202,11 @@ class TradeEnd:
     estimate: bool = False
 
 
-def trade_of(journal: Row, orders: Sequence[Row]) -> Trade | None:
+def trade_of(journal: Row, orders: Sequence[Row], adjustments: Sequence[Row] = ()) -> Trade | None:
     """Put a journal row and its orders together; None for one without an entry order, which somebody wrote by hand."""
-    entry = next((order for order in orders if order["order_type"] == OrderRole.ENTRY), None)
-    return None if entry is None else Trade(journal, entry, tuple(order for order in orders if order is not entry))
+    entries = tuple(order for order in orders if order["order_type"] == OrderRole.ENTRY)
+    exits = tuple(order for order in orders if order["order_type"] != OrderRole.ENTRY)
+    return Trade(journal, entries, exits, tuple(adjustments)) if entries else None
 
 
 def add_trade(
@@ -147,33 +227,55 @@ def open_trades(db: TradingDB) -> list[Row]:
     return db.execute_query(OPEN_TRADES)
 
 
-def one_trade(db: TradingDB, journal_id: int) -> Row:
-    """Return the journal row of a trade with what is tracked of its position. Raises DatabaseError."""
-    return db.execute_query(ONE_TRADE, {"journal_id": journal_id})[0]
+def chosen_trades(db: TradingDB, journal_ids: Sequence[int]) -> list[Row]:
+    """Return the journal rows of these trades with what is tracked of their positions. Raises DatabaseError."""
+    return db.execute_query(CHOSEN_TRADES, {"journal_ids": list(journal_ids)})
 
 
-def hold_position(
-    db: TradingDB, journal_id: int, entered: Decimal, held: Decimal, price: Decimal, now: datetime,
-) -> None:
-    """Record the shares entered and held so far and their average price. Raises DatabaseError."""
-    values = {"journal_id": journal_id, "entered": entered, "held": held, "price": round(price, 6), "now": now}
-    allowed = [*before(JOURNAL_MOVES, JournalStatus.POSITION), "POSITION"]
-    db.execute_update(OPEN_POSITION, values | {"allowed": allowed})
-    if held > 0:
-        db.execute_update(TRACK_POSITION, values)
+def adjustments_by_trade(db: TradingDB, journal_ids: Sequence[int] = ()) -> Mapping[int, list[Row]]:
+    """Return the adjustments of the open trades and of these others, by trade. Raises DatabaseError."""
+    found: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in db.execute_query(ADJUSTMENTS, {"journal_ids": list(journal_ids)}):
+        found[row["trade_journal_id"]].append(row)
+    return found
 
 
-def value_positions(db: TradingDB, prices: Mapping[str, Decimal], today: date, now: datetime) -> int:
+def hold_positions(db: TradingDB, trades: Sequence[Trade], now: datetime) -> None:
+    """Record what these trades have entered and hold, and their average prices. Raises DatabaseError."""
+    if trades:
+        db.execute_update(HOLD_POSITIONS, {
+            "journal_ids": [trade.id for trade in trades], "entered": [trade.entered for trade in trades],
+            "held": [trade.held for trade in trades],
+            "prices": [round(trade.entry_price, 6) for trade in trades], "now": now,
+        })
+
+
+def value_positions(db: TradingDB, prices: Mapping[str, Decimal], now: datetime) -> int:
     """Write value and unrealised profit at these prices (dollars by symbol); return how many rows changed.
 
-    The trades' last review and days open follow; `today` is the market's day. Raises DatabaseError.
+    Raises DatabaseError.
     """
-    values = {
-        "symbols": list(prices), "prices": list(prices.values()), "today": today, "now": now, "zone": MARKET_ZONE.key,
-    }
-    changed = db.execute_update(VALUE_POSITIONS, values)
-    db.execute_update(REVIEW_TRADES, values)
-    return changed
+    return db.execute_update(
+        VALUE_POSITIONS, {"symbols": list(prices), "prices": list(prices.values()), "now": now},
+    ) if prices else 0
+
+
+def unreviewed_trades(db: TradingDB, today: date) -> Mapping[int, date]:
+    """Return the positions not reviewed today and the market's days they were opened on. Raises DatabaseError."""
+    rows = db.execute_query(UNREVIEWED, {"today": today, "zone": MARKET_ZONE.key})
+    return {row["id"]: row["opened_on"] for row in rows}
+
+
+def review_trades(
+    db: TradingDB, opened_on: Mapping[int, date], sessions: Collection[date], now: datetime,
+) -> int:
+    """Write days open, in trading days since the opening day, and the day of review: the last of these sessions."""
+    if not sessions or not opened_on:
+        return 0
+    return db.execute_update(REVIEW_TRADES, {
+        "journal_ids": list(opened_on), "reviewed_on": max(sessions), "now": now,
+        "days_open": [sum(session > day for session in sessions) for day in opened_on.values()],
+    })
 
 
 def track_exits(
@@ -186,15 +288,18 @@ def track_exits(
     })
 
 
-def end_trade(db: TradingDB, journal_id: int, end: TradeEnd, now: datetime) -> bool:
-    """Close or cancel a trade and forget its position; False when it was over already. Raises DatabaseError."""
-    ended = db.execute_update(END_TRADE, {
-        "journal_id": journal_id, "status": str(end.status), "reason": str(end.reason), "ended_at": end.ended_at,
-        "price": _to_millionth(end.price), "pnl": _to_millionth(end.pnl), "estimate": end.estimate, "now": now,
-        "allowed": before(JOURNAL_MOVES, end.status),
+def end_trades(db: TradingDB, ends: Mapping[int, TradeEnd], now: datetime) -> int:
+    """Close or cancel trades (by journal id) and forget their positions; return how many. Raises DatabaseError."""
+    if not ends:
+        return 0
+    ended = db.execute_query(END_TRADES, {
+        "journal_ids": list(ends), "statuses": [str(end.status) for end in ends.values()],
+        "reasons": [str(end.reason) for end in ends.values()], "ended_ats": [end.ended_at for end in ends.values()],
+        "prices": [_to_millionth(end.price) for end in ends.values()],
+        "pnls": [_to_millionth(end.pnl) for end in ends.values()],
+        "estimates": [end.estimate for end in ends.values()], "now": now, **pairs(JOURNAL_MOVES),
     })
-    db.execute_update(FORGET_POSITION, {"journal_id": journal_id})
-    return ended == 1
+    return len(ended)
 
 
 def estimated_trades(db: TradingDB) -> list[int]:
@@ -202,13 +307,11 @@ def estimated_trades(db: TradingDB) -> list[int]:
     return [row["id"] for row in db.execute_query(ESTIMATES)]
 
 
-def settle_estimate(
-    db: TradingDB, journal_id: int, entry: Decimal, exit_price: Decimal, pnl: Decimal, now: datetime,
-) -> None:
+def settle_estimate(db: TradingDB, journal_id: int, end: TradeEnd, now: datetime) -> None:
     """Replace an estimate by what the executions say. Raises DatabaseError."""
     db.execute_update(SETTLE_ESTIMATE, {
-        "journal_id": journal_id, "entry": _to_millionth(entry), "exit": _to_millionth(exit_price),
-        "pnl": _to_millionth(pnl), "now": now,
+        "journal_id": journal_id, "ended_at": end.ended_at, "price": _to_millionth(end.price),
+        "pnl": _to_millionth(end.pnl), "now": now,
     })
 
 

@@ -1,9 +1,9 @@
 """The audit trail: what was known, decided, said and heard, written before anything is concluded from it."""
 
 import requirements_check  # noqa: F401
-from audit_trail.alerts import AlertLevel, raise_alert, resolve_alert
+from audit_trail.alerts import AlertLevel, raise_alert, resolve_alerts
 from audit_trail.calls import record_read, record_request, record_response
-from audit_trail.decisions import NewDecision, create_decision, finish_decision
+from audit_trail.decisions import NewDecision, create_decision, finish_decision, finish_decisions
 from audit_trail.executions import OrderState, record_answer, record_attempt, record_order_states
 from audit_trail.payloads import Payload, PayloadPolicy, request_text, response_text
 
@@ -15,6 +15,7 @@ __all__ = [
     "PayloadPolicy",
     "create_decision",
     "finish_decision",
+    "finish_decisions",
     "raise_alert",
     "record_answer",
     "record_attempt",
@@ -23,6 +24,6 @@ __all__ = [
     "record_request",
     "record_response",
     "request_text",
-    "resolve_alert",
+    "resolve_alerts",
     "response_text",
 ]

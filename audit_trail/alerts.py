@@ -1,5 +1,6 @@
 """Alerts: what a person should know, one open row for one matter."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -13,9 +14,9 @@ DO UPDATE SET level = EXCLUDED.level, message = EXCLUDED.message, last_seen_at =
               occurrences = alerts.occurrences + 1
 """
 
-RESOLVE_ALERT = """
+RESOLVE_ALERTS = """
 UPDATE audit.alerts SET resolved_at = %(now)s
-WHERE kind = %(kind)s AND subject = %(subject)s AND resolved_at IS NULL
+WHERE kind = ANY(%(kinds)s) AND subject = ANY(%(subjects)s) AND resolved_at IS NULL
 """
 
 
@@ -36,6 +37,7 @@ def raise_alert(
     )
 
 
-def resolve_alert(db: TradingDB, kind: str, subject: str, now: datetime) -> None:
-    """Close the open alert of this matter, if there is one. Raises DatabaseError."""
-    db.execute_update(RESOLVE_ALERT, {"kind": kind, "subject": subject, "now": now})
+def resolve_alerts(db: TradingDB, kinds: Sequence[str], subjects: Sequence[str], now: datetime) -> None:
+    """Close the open alerts of these kinds about these subjects. Raises DatabaseError."""
+    if kinds and subjects:
+        db.execute_update(RESOLVE_ALERTS, {"kinds": list(kinds), "subjects": list(subjects), "now": now})

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from db_layer import TradingDB
-from order_life import DECISION_MOVES, DecisionStatus, before
+from order_life import DECISION_MOVES, DecisionStatus, pairs
 
 # Lineage is what was complete at the moment of the decision: at most five runs of the last 24 hours.
 CREATE_DECISION = """
@@ -38,14 +38,18 @@ FROM lineage
 RETURNING id
 """
 
-FINISH_DECISION = """
-UPDATE audit.trade_decisions
-SET status = %(status)s, status_reason = %(reason)s, updated_at = %(now)s,
-    executed_at = CASE WHEN %(status)s = 'executed' THEN %(now)s::timestamptz END,
-    failed_at = CASE WHEN %(status)s = 'failed' THEN %(now)s::timestamptz END,
-    cancelled_at = CASE WHEN %(status)s = 'cancelled' THEN %(now)s::timestamptz END
-WHERE id = %(id)s AND status = ANY(%(allowed)s)
+FINISH_DECISIONS = """
+UPDATE audit.trade_decisions decision
+SET status = outcome.status, status_reason = outcome.reason, updated_at = %(now)s,
+    executed_at = CASE WHEN outcome.status = 'executed' THEN %(now)s::timestamptz END,
+    failed_at = CASE WHEN outcome.status = 'failed' THEN %(now)s::timestamptz END,
+    cancelled_at = CASE WHEN outcome.status = 'cancelled' THEN %(now)s::timestamptz END
+FROM unnest(%(ids)s::bigint[], %(statuses)s::text[], %(reasons)s::text[]) AS outcome (id, status, reason)
+WHERE decision.id = outcome.id
+  AND (decision.status, outcome.status) IN (SELECT * FROM unnest(%(earlier)s::text[], %(later)s::text[]))
 """
+
+Outcome = tuple[DecisionStatus, str | None]
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,18 @@ def rationale(
     }
 
 
+def finish_decisions(db: TradingDB, outcomes: Mapping[int, Outcome], now: datetime) -> int:
+    """Move decisions (by id) to their outcomes with the reasons; return how many had none yet. Raises DatabaseError."""
+    if not outcomes:
+        return 0
+    return db.execute_update(FINISH_DECISIONS, {
+        "ids": list(outcomes), "statuses": [str(status) for status, _ in outcomes.values()],
+        "reasons": [reason for _, reason in outcomes.values()], "now": now, **pairs(DECISION_MOVES),
+    })
+
+
 def finish_decision(
     db: TradingDB, decision_id: int, status: DecisionStatus, reason: str | None, now: datetime,
 ) -> bool:
-    """Move a decision to its outcome; False when it has one already. Raises DatabaseError."""
-    parameters = {
-        "id": decision_id, "status": str(status), "reason": reason, "now": now,
-        "allowed": before(DECISION_MOVES, status),
-    }
-    return db.execute_update(FINISH_DECISION, parameters) == 1
+    """Move one decision to its outcome; False when it has one already. Raises DatabaseError."""
+    return finish_decisions(db, {decision_id: (status, reason)}, now) == 1

@@ -127,6 +127,7 @@ CREATE TABLE IF NOT EXISTS audit.trade_decisions (
     limit_price               numeric(18,6),
     analysis_decision_id      text,
     analysis_row_key          text,
+    target_order_id           bigint,
     primary_quiver_trade_id   bigint REFERENCES quiver_trades (id),
     primary_ingestion_run_id  bigint REFERENCES audit.data_ingestion_runs (id),
     decision_rationale        jsonb NOT NULL,
@@ -145,6 +146,8 @@ CREATE TABLE IF NOT EXISTS audit.trade_decisions (
                                       AND (status = 'cancelled') = (cancelled_at IS NOT NULL)),
     CONSTRAINT trade_decisions_failure_has_a_reason CHECK (status <> 'failed' OR status_reason IS NOT NULL)
 );
+CREATE INDEX IF NOT EXISTS trade_decisions_unfinished ON audit.trade_decisions (id)
+    WHERE status = 'pending' AND target_order_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS trade_decisions_row ON audit.trade_decisions (analysis_row_key);
 CREATE INDEX IF NOT EXISTS trade_decisions_analysis ON audit.trade_decisions (analysis_decision_id);
 COMMENT ON TABLE audit.trade_decisions IS 'One decision as it was understood, and what became of it.';
@@ -158,6 +161,7 @@ COMMENT ON COLUMN audit.trade_decisions.quantity IS 'Shares.';
 COMMENT ON COLUMN audit.trade_decisions.order_type IS 'limit or market.';
 COMMENT ON COLUMN audit.trade_decisions.limit_price IS 'Limit price, dollars.';
 COMMENT ON COLUMN audit.trade_decisions.analysis_decision_id IS 'Analysis_Id of the row it was read from.';
+COMMENT ON COLUMN audit.trade_decisions.target_order_id IS 'order_execution.id of the order that a cancel or an amend is about.';
 COMMENT ON COLUMN audit.trade_decisions.analysis_row_key IS 'Primary key of that row, as text.';
 COMMENT ON COLUMN audit.trade_decisions.primary_quiver_trade_id IS 'The disclosure that triggered it.';
 COMMENT ON COLUMN audit.trade_decisions.primary_ingestion_run_id IS 'The latest completed ingestion run it could know of.';

@@ -26,7 +26,7 @@ from audit_trail import (
     record_request,
     record_response,
     request_text,
-    resolve_alert,
+    resolve_alerts,
     response_text,
 )
 from db_layer import DatabaseError, TradingDB
@@ -153,16 +153,18 @@ def test_a_primary_run_that_was_given_is_kept(db: TradingDB) -> None:
 
 
 @pytest.mark.parametrize("first", ["executed", "failed", "cancelled"])
-def test_a_decision_moves_once_and_keeps_its_outcome(db: TradingDB, first: str) -> None:
+def test_a_decision_moves_once_and_only_a_late_fill_moves_it_again(db: TradingDB, first: str) -> None:
     decision_id = decide(db)["id"]
     assert finish_decision(db, decision_id, DecisionStatus(first), "why", NOW)
-    for second in DecisionStatus:
+    for second in set(DecisionStatus) - {DecisionStatus.EXECUTED}:
         assert not finish_decision(db, decision_id, second, "other", LATER)
     row = db.get_by_id("trade_decisions", decision_id)
     assert row is not None
     assert (row["status"], row["status_reason"], row["updated_at"]) == (first, "why", NOW)
     times = {word: row[f"{word}_at"] for word in ("executed", "failed", "cancelled")}
     assert {word: at for word, at in times.items() if at} == {first: NOW}
+    late = finish_decision(db, decision_id, DecisionStatus.EXECUTED, "filled after all", LATER)
+    assert late == (first != "executed")
 
 
 def test_a_decision_does_not_fail_without_a_reason(db: TradingDB) -> None:
@@ -366,9 +368,9 @@ def test_an_alert_of_the_same_matter_is_counted_not_repeated(db: TradingDB) -> N
 
 def test_a_resolved_alert_stays_and_the_next_sighting_opens_a_new_one(db: TradingDB) -> None:
     raise_alert(db, AlertLevel.WARNING, "no_stop", "NVDA", "first", NOW)
-    resolve_alert(db, "no_stop", "AAPL", NOW)
-    resolve_alert(db, "no_stop", "NVDA", LATER)
-    resolve_alert(db, "no_stop", "NVDA", LATER + timedelta(hours=1))
+    resolve_alerts(db, ("no_stop",), ("AAPL",), NOW)
+    resolve_alerts(db, ("no_stop",), ("NVDA",), LATER)
+    resolve_alerts(db, ("no_stop",), ("NVDA",), LATER + timedelta(hours=1))
     raise_alert(db, AlertLevel.WARNING, "no_stop", "NVDA", "second", LATER)
     assert alerts(db) == [("warning", "first", 1, LATER), ("warning", "second", 1, None)]
 

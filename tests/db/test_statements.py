@@ -20,7 +20,7 @@ PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 NOW = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)
 # A value for parameters whose type decides how a statement is read; all others are NULL.
 SAMPLES: dict[str, Any] = {
-    "now": NOW, "names": ["TimeZone"], "values": ["UTC"], "allowed": ["pending"], "zone": "UTC", "held": 1, "price": 1,
+    "now": NOW, "names": ["TimeZone"], "values": ["UTC"], "allowed": ["pending"], "zone": "UTC",
     "request_length": 1, "response_length": 1,
 }
 

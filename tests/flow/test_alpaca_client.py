@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 
 import pytest
 
-from alpaca_client import Broker, BrokerError, Outcome, Reply, Request
+from alpaca_client import Broker, BrokerError, MarketHours, Outcome, Position, Reply, Request, get_trading_client
+from clock import ManualClock
 from config import AlpacaSettings
 from tests.flow.world import START, World, swing
 
@@ -86,6 +88,14 @@ def test_a_refused_connection_means_not_sent() -> None:
         broker = Broker(settings(f"http://127.0.0.1:{unused.getsockname()[1]}"))
         reply = broker.send(broker.order_request(ORDER))
     assert (reply.outcome, reply.http_status, reply.error_code) == (Outcome.NOT_SENT, None, "transport")
+
+
+def test_an_unreachable_data_api_is_named_by_its_own_setting() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        broker = Broker(settings(f"http://127.0.0.1:{unused.getsockname()[1]}"))
+        with pytest.raises(BrokerError, match="ALPACA_DATA_URL"):
+            broker.latest_prices(["NVDA"])
 
 
 @pytest.mark.parametrize("said", [
@@ -193,12 +203,13 @@ def test_a_cancel_is_accepted_by_an_empty_204() -> None:
 ])
 def test_a_listing_that_makes_no_sense_is_an_error_and_no_listing(status: str, body: str) -> None:
     with line(answer(status, body)) as url, pytest.raises(BrokerError):
-        Broker(settings(url)).list_orders(START)
+        Broker(settings(url), clock=ManualClock(START)).list_orders(START)
 
 
 @pytest.mark.parametrize("odd", [
     {"qty": "much"}, {"filled_at": "soon"}, {"filled_at": "2025-01-15T10:00:00"}, {"status": ""}, {"status": "a\0b"},
     {"status": "filled"}, {"filled_qty": "1"}, {"filled_qty": "-1"}, {"client_order_id": 7}, {"legs": [{"id": "2"}]},
+    {"legs": 5}, {"filled_at": "0001-01-01T00:00:00+14:00"},
 ])
 def test_a_row_that_makes_no_sense_is_left_out_and_hides_no_other(odd: dict[str, object]) -> None:
     rows = [{"id": "1", "status": "new"} | odd, {"id": "9", "status": "new"}]
@@ -232,14 +243,175 @@ def test_a_server_that_repeats_its_page_for_ever_gives_an_error(world: World) ->
         broker.list_orders(START)
 
 
-def test_fills_beyond_one_page_are_all_listed_once(world: World) -> None:
+def trade_in_single_shares(world: World, count: int) -> None:
     world.market.set_liquidity("NVDA", "1")
-    world.market.submit({**ORDER, "qty": "150"})
-    for _ in range(149):
+    world.market.submit({**ORDER, "qty": str(count)})
+    for _ in range(count - 1):
         world.price("NVDA", "135")
-    fills = Broker(world.settings.alpaca).list_fills(START - timedelta(days=1))
-    assert len({fill["id"] for fill in fills}) == 150
+
+
+def test_fills_beyond_one_page_are_all_listed_once(world: World) -> None:
+    trade_in_single_shares(world, 150)
+    fills = list(chain(*Broker(world.settings.alpaca).fill_pages(START - timedelta(days=1))))
+    assert [fill["cum_qty"] for fill in fills] == [str(number) for number in range(150, 0, -1)]
     assert fills[0]["price"] == Decimal(135)
+
+
+def test_pages_of_fills_come_newest_first_and_only_as_far_as_they_are_wanted(world: World) -> None:
+    trade_in_single_shares(world, 220)
+    pages = Broker(world.settings.alpaca).fill_pages(START - timedelta(days=1))
+    assert next(pages)[0]["cum_qty"] == "220"
+    assert len(world.requests("GET", "/v2/account/activities/FILL")) == 1
+    assert [len(page) for page in pages] == [100, 20]
+    assert list(Broker(world.settings.alpaca).fill_pages(START + timedelta(days=1))) == [[]]
+
+
+def test_a_full_page_of_fills_is_followed_by_an_empty_one(world: World) -> None:
+    trade_in_single_shares(world, 100)
+    pages = Broker(world.settings.alpaca).fill_pages(START - timedelta(days=1))
+    assert [len(page) for page in pages] == [100, 0]
+
+
+FILL = {"id": "1", "order_id": "7", "qty": "1", "price": "2", "transaction_time": "2025-01-15T10:00:00.123456789-05:00"}
+
+
+@pytest.mark.parametrize("odd", [
+    {"order_id": None}, {"qty": "0"}, {"qty": "-1"}, {"price": "0"}, {"price": "1e9"}, {"transaction_time": None},
+    {"transaction_time": "2025-01-15"},
+])
+def test_a_fill_that_makes_no_sense_is_left_out_and_hides_no_other(odd: dict[str, object]) -> None:
+    with line(answer("200 OK", json.dumps([FILL | odd, FILL | {"id": "9"}]))) as url:
+        ((fill,),) = Broker(settings(url)).fill_pages(START)
+    assert (fill["id"], fill["qty"], fill["price"]) == ("9", 1, 2)
+    assert fill["transaction_time"] == datetime(2025, 1, 15, 15, 0, 0, 123456, tzinfo=UTC)
+
+
+def test_pages_of_fills_without_an_end_are_an_error(world: World) -> None:
+    page = [FILL | {"id": str(number)} for number in range(100)]
+    world.fault("GET", "/v2/account/activities/FILL", "status", code=200, body=page, times=3)
+    pages = Broker(world.settings.alpaca).fill_pages(START)
+    assert len(next(pages)) == 100
+    with pytest.raises(BrokerError, match="did not come to an end"):
+        list(pages)
+
+
+def test_splits_are_listed_with_the_shares_they_added_oldest_first(world: World) -> None:
+    world.market.submit({**ORDER, "qty": "45"})
+    world.price("NVDA", "135")
+    for ratio in ("10", "0.1"):
+        world.pass_time(minutes=1)
+        world.market.split("NVDA", Decimal(ratio))
+    broker = Broker(world.settings.alpaca)
+    splits = broker.list_splits(START - timedelta(days=1))
+    assert [(split["symbol"], split["qty"]) for split in splits] == [("NVDA", 405), ("NVDA", -405)]
+    assert all(isinstance(split["id"], str) and split["date"].startswith("2025-01-15") for split in splits)
+    assert broker.list_splits(START + timedelta(minutes=1)) == splits[1:]
+
+
+SPLIT = {"id": "1", "activity_type": "SPLIT", "symbol": "NVDA", "qty": "405", "date": "2025-01-15"}
+
+
+@pytest.mark.parametrize("odd", [
+    {"activity_type": "DIV"}, {"symbol": ""}, {"qty": None}, {"qty": "many"}, {"date": None}, {"date": 20250115},
+])
+def test_a_split_that_makes_no_sense_is_left_out_with_a_warning(
+    odd: dict[str, object], caplog: pytest.LogCaptureFixture,
+) -> None:
+    with line(answer("200 OK", json.dumps([SPLIT | odd, SPLIT | {"id": "9"}]))) as url:
+        assert Broker(settings(url)).list_splits(START) == [SPLIT | {"id": "9", "qty": Decimal(405)}]
+    assert [record.levelname for record in caplog.records if record.name == "broker_answers"] == ["WARNING"]
+
+
+def test_positions_are_signed_shares_by_symbol(world: World) -> None:
+    broker = Broker(world.settings.alpaca)
+    assert broker.list_positions() == {}
+    world.price("AMD", "120")
+    world.market.submit({**ORDER, "qty": "1.5"})
+    world.market.submit({**ORDER, "symbol": "AMD", "qty": "3", "side": "sell", "client_order_id": "c2"})
+    assert broker.list_positions() == {"AMD": -3, "NVDA": Decimal("1.5")}
+    assert [broker.position(symbol).qty for symbol in ("AMD", "NVDA", "INTC")] == [-3, Decimal("1.5"), 0]
+
+
+def test_a_short_position_is_negative_also_when_only_its_side_says_so() -> None:
+    rows = [{"symbol": "A", "qty": "3", "side": "short"}, {"symbol": "B", "qty": "-3", "side": "short"}]
+    with line(answer("200 OK", json.dumps(rows))) as url:
+        assert Broker(settings(url)).list_positions() == {"A": -3, "B": -3}
+    with line(answer("200 OK", json.dumps(rows[0]))) as url:
+        assert Broker(settings(url)).position("A").qty == -3
+
+
+def test_a_position_says_how_many_of_its_shares_no_order_has_reserved(world: World) -> None:
+    broker = Broker(world.settings.alpaca)
+    world.market.submit({**ORDER, "qty": "45"})
+    assert broker.position("NVDA") == Position(Decimal(45), Decimal(45))
+    stop = {"side": "sell", "type": "stop", "stop_price": "120", "client_order_id": "c2"}
+    world.market.submit({**ORDER, "qty": "40", **stop})
+    assert broker.position("NVDA") == Position(Decimal(45), Decimal(5))
+    assert broker.position("INTC") == Position(Decimal(0), Decimal(0))
+
+
+HOLDING = {"symbol": "NVDA", "qty": "45", "side": "long"}
+
+
+@pytest.mark.parametrize("body", [
+    {}, {"message": "no"}, [HOLDING, HOLDING], [HOLDING, None], [HOLDING, {"symbol": "AMD"}],
+    [HOLDING, {"qty": "1"}], [HOLDING, {"symbol": "", "qty": "1"}], [HOLDING, {"symbol": "AMD", "qty": "NaN"}],
+], ids=str)
+def test_one_position_that_makes_no_sense_spoils_the_whole_answer(body: object) -> None:
+    with line(answer("200 OK", json.dumps(body))) as url, pytest.raises(BrokerError):
+        Broker(settings(url)).list_positions()
+
+
+def test_the_market_hours_are_the_brokers(world: World) -> None:
+    broker = Broker(world.settings.alpaca)
+    closes = datetime(2025, 1, 15, 21, 0, tzinfo=UTC)
+    opens = datetime(2025, 1, 16, 14, 30, tzinfo=UTC)
+    assert broker.market_hours() == MarketHours(True, opens, closes)
+    world.pass_time(hours=7)
+    assert broker.market_hours() == MarketHours(False, opens, closes + timedelta(days=1))
+
+
+HOURS = {"is_open": True, "next_open": "2025-01-16T09:30:00-05:00", "next_close": "2025-01-15T16:00:00-05:00"}
+
+
+@pytest.mark.parametrize("odd", [
+    {"is_open": "yes"}, {"is_open": None}, {"next_open": None}, {"next_close": "16:00"},
+    {"next_close": "2025-01-15T16:00:00"},
+])
+def test_market_hours_that_make_no_sense_are_an_error(odd: dict[str, object]) -> None:
+    with line(answer("200 OK", json.dumps(HOURS | odd))) as url, pytest.raises(BrokerError):
+        Broker(settings(url)).market_hours()
+
+
+@pytest.mark.parametrize("body", ["{}", '{"id": null, "status": "new"}', "[]", "null"])
+def test_an_answer_that_is_no_order_does_not_mean_absent(body: str) -> None:
+    with line(answer("200 OK", body)) as url:
+        broker = Broker(settings(url))
+        for ask in (broker.get_order, broker.find_order, broker.position):
+            with pytest.raises(BrokerError):
+                ask("1")
+
+
+def test_an_order_found_under_our_id_is_there_although_its_own_id_is_not_known_yet(world: World) -> None:
+    order = world.market.submit({**ORDER, "type": "limit", "limit_price": "1"})
+    world.fault("GET", f"/v2/orders/{order.id}", "status", code=404, body={"code": 40410000, "message": "no"})
+    found = Broker(world.settings.alpaca).find_order("c1")
+    assert found is not None
+    assert found["id"] == order.id
+
+
+def test_a_number_beyond_all_measure_is_no_price() -> None:
+    endless = '{"trades": {"NVDA": {"p": 1e9999999999999999999}}}'
+    with line(answer("200 OK", endless)) as url, pytest.raises(BrokerError):
+        Broker(settings(url)).latest_prices(["NVDA"])
+    with line(answer("200 OK", '{"trades": {"NVDA": {"p": 1e12}, "AMD": {"p": 120.5}}}')) as url:
+        assert Broker(settings(url)).latest_prices(["NVDA", "AMD"]) == {"AMD": Decimal("120.5")}
+
+
+def test_a_client_handed_out_gives_readable_answers(world: World) -> None:
+    account = get_trading_client(world.settings.alpaca).get_account()
+    assert isinstance(account, dict)
+    assert account["status"] == "ACTIVE"
 
 
 def test_another_account_than_the_pinned_one_is_refused(world: World) -> None:

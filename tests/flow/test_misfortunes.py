@@ -229,8 +229,8 @@ def test_a_stop_moved_by_hand_is_followed(world: World) -> None:
     world.market.replace(stop["alpaca_order_id"], {"stop_price": "128"})
     world.pass_time(minutes=5)
     world.monitor()
-    followed = world.one("order_execution", order_type="STOP_LOSS")
-    assert (followed["stop_price"], followed["order_status"]) == (128, "pending")
+    followed = world.one("order_execution", order_type="STOP_LOSS", order_status="pending")
+    assert followed["stop_price"] == 128
     assert followed["alpaca_order_id"] != stop["alpaca_order_id"]
     assert world.one("trade_journal")["current_stop_loss"] == 128
     assert live_exits(world) == [45]
@@ -332,7 +332,7 @@ def test_a_partly_filled_target_leaves_the_rest_tracked(world: World) -> None:
     assert world.one("position_tracking")["unrealized_pnl"] == 25 * (146 - Decimal("133.50"))
 
 
-def test_an_order_that_makes_no_sense_does_not_hide_the_others(world: World) -> None:
+def test_an_order_that_makes_no_sense_hides_neither_the_others_nor_its_own_executions(world: World) -> None:
     for symbol in ("AAA", "BBB"):
         world.price(symbol, "133")
         world.decide(swing(symbol), symbol)
@@ -351,9 +351,9 @@ def test_an_order_that_makes_no_sense_does_not_hide_the_others(world: World) -> 
         db=world.db, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings,
     )
     events = {str(event): count for event, count in worker.run().items() if count}
-    assert events["positions opened"] == 1
+    assert events["positions opened"] == 2
     assert events["orders left alone because the broker did not answer"] == 1
-    assert world.one("position_tracking")["symbol"] == "BBB"
+    assert live_exits(world) == [45, 45, 45, 45]
 
 
 def test_a_fill_after_the_end_of_its_trade_is_a_critical_alert(world: World) -> None:
@@ -439,7 +439,7 @@ def test_a_slow_listing_takes_no_filled_shares_back(world: World) -> None:
 
 
 @pytest.mark.parametrize("fills_lag", [True, False])
-def test_a_second_exit_that_fills_while_the_listing_lags_is_a_critical_alert(world: World, fills_lag: bool) -> None:
+def test_what_a_second_exit_took_too_much_is_brought_back(world: World, fills_lag: bool) -> None:
     world.open_position()
     stop = world.one("order_execution", order_type="STOP_LOSS")["alpaca_order_id"]
     world.market.behave(both_legs_fill=True)
@@ -459,10 +459,12 @@ def test_a_second_exit_that_fills_while_the_listing_lags_is_a_critical_alert(wor
 
     broker = Lagging(world.settings.alpaca)
     OrderMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
-    world.monitor()
-    levels = {alert["kind"]: alert["level"] for alert in world.db.query("alerts")}
-    assert "critical" in levels.values()
-    assert world.one("trade_journal")["status"] == "CLOSED"
+    for _ in range(3):
+        world.monitor()
+    assert {alert["level"] for alert in world.db.query("alerts")} == {"critical"}
+    journal = world.one("trade_journal")
+    assert (journal["status"], journal["pnl_is_estimate"]) == ("CLOSED", False)
+    assert world.market.state.positions == {}
 
 
 MARKS = {
@@ -540,8 +542,8 @@ def test_one_order_nobody_can_store_keeps_no_other_from_its_stop(world: World, a
             return rows
 
     OrderMonitor(db=world.db, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
-    assert [row["symbol"] for row in world.db.query("position_tracking")] == ["BBB"]
-    assert live_exits(world) == [45, 45]
+    assert "BBB" in [row["symbol"] for row in world.db.query("position_tracking")]
+    assert live_exits(world)[-2:] == [45, 45]
 
 
 def test_a_change_the_database_refuses_is_an_alert_and_the_others_are_written(world: World) -> None:

@@ -242,15 +242,16 @@ def test_an_unknown_word_changes_nothing_and_raises_an_alert(world: World) -> No
     assert world.one("alerts")["kind"] == "unknown_broker_status"
 
 
-def test_a_refused_protection_is_an_alert_and_tried_again(world: World) -> None:
+def test_a_position_that_the_broker_lets_nobody_protect_or_close_is_an_alert_and_tried_again(world: World) -> None:
     world.decide(swing())
     world.execute()
     world.price("NVDA", "133.50")
     refusal = {"code": 40310000, "message": "no"}
-    world.fault("POST", "/v2/orders", "status", code=403, body=refusal, times=2)
+    world.fault("POST", "/v2/orders", "status", code=403, body=refusal, times=4)
     world.monitor()
     alert = world.one("alerts", kind="unprotected_position")
     assert (alert["level"], alert["resolved_at"]) == ("critical", None)
+    assert [order["type"] for order in world.posted()] == ["limit", "limit", "stop", "stop", "market"]
     assert world.monitor()["exits placed"] == 1
     assert world.one("alerts", kind="unprotected_position")["resolved_at"] is not None
 

@@ -36,7 +36,8 @@ def test_one_call_prices_all_symbols(world: World) -> None:
     world.market.requests.clear()
     result = world.value()
     assert (result.symbols, result.changed, result.unpriced) == (3, 3, ())
-    assert len(world.market.requests) == 1
+    paths = [seen["path"] for seen in world.market.requests]
+    assert paths == ["/v2/account", "/v2/positions", "/v2/stocks/trades/latest", "/v2/calendar"]
 
 
 def test_a_symbol_without_a_price_keeps_its_row_and_is_named(world: World) -> None:
@@ -74,14 +75,18 @@ def test_valuing_twice_at_one_price_writes_once(world: World) -> None:
     assert (world.db.query("position_tracking"), world.db.query("trade_journal")) == before
 
 
-def test_the_days_a_trade_is_open_are_counted(world: World) -> None:
+def test_days_open_are_trading_days(world: World) -> None:
     world.open_position()
-    world.pass_time(days=5)
+    world.pass_time(days=5)  # over a weekend, into a holiday
     world.value()
     journal = world.one("trade_journal")
-    assert (journal["days_open"], journal["last_review_date"].isoformat()) == (5, "2025-01-20")
+    assert (journal["days_open"], journal["last_review_date"].isoformat()) == (2, "2025-01-17")
+    world.pass_time(days=1)
+    world.value()
+    journal = world.one("trade_journal")
+    assert (journal["days_open"], journal["last_review_date"].isoformat()) == (3, "2025-01-21")
 
 
-def test_no_positions_need_no_call(world: World) -> None:
+def test_no_positions_need_no_prices(world: World) -> None:
     assert world.value().symbols == 0
-    assert world.market.requests == []
+    assert [seen["path"] for seen in world.market.requests] == ["/v2/account", "/v2/positions"]

@@ -93,7 +93,7 @@ class World:
 
     def execute_with_the_line_down(self) -> dict[str, int]:
         """One pass of the executor that reaches the broker for everything but its orders."""
-        broker = LineGoesDown(self.settings.alpaca)
+        broker = LineGoesDown(self.settings.alpaca, clock=self.clock)
         worker = OrderExecutor(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
         return {str(result): count for result, count in worker.run().items() if count}
 
@@ -151,5 +151,5 @@ class World:
         return name
 
     def _worker(self, kind: type[Any]) -> Any:
-        broker = Broker(self.settings.alpaca)
+        broker = Broker(self.settings.alpaca, clock=self.clock)
         return kind(db=self.db, broker=broker, clock=self.clock, settings=self.settings)

@@ -96,10 +96,11 @@ def test_nothing_returns_to_intended_or_unknown_from_the_broker(status: OrderSta
     assert OrderStatus.UNKNOWN not in after or status is OrderStatus.INTENDED
 
 
-def test_no_outcome_of_a_decision_is_taken_back() -> None:
+def test_only_a_late_fill_changes_the_outcome_of_a_decision() -> None:
     ends = set(DecisionStatus) - {DecisionStatus.PENDING}
     assert DECISION_MOVES[DecisionStatus.PENDING] == ends
-    assert not any(DECISION_MOVES[end] for end in ends)
+    assert all(DECISION_MOVES[end] <= {DecisionStatus.EXECUTED} for end in ends)
+    assert not DECISION_MOVES[DecisionStatus.EXECUTED]
 
 
 def test_a_position_is_closed_never_cancelled() -> None:

@@ -17,7 +17,7 @@ from risk_gate import RiskCheck, Situation, check_trade, decision_time
 NOW = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)
 LIMITS = Limits(
     max_order_notional=Decimal(20000), max_order_qty=Decimal(10000), decision_max_age_hours=Decimal(96),
-    allow_short=False, symbol_denylist=frozenset({"GME"}),
+    allow_short=False, symbol_denylist=frozenset({"GME"}), daytrade_flatten_minutes=0,
 )
 LONG = NewTrade(
     style=TradeStyle.SWING, pattern=None, qty=Decimal(45), side=Side.BUY, order_type=OrderType.LIMIT,

@@ -1,0 +1,112 @@
+"""The rows of `position_adjustment`: shares that came to a trade or left it without an order of ours, and why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from db_layer import Row, TradingDB
+from order_life import opposite
+from trade_records import Trade
+
+# Executions of other people's orders, as far as they are not put down to trades of ours yet; newest first.
+UNATTRIBUTED = """
+SELECT fill.execution_id, fill.side, fill.price, fill.filled_at,
+       fill.qty - COALESCE((SELECT sum(qty) FROM position_adjustment WHERE evidence_id = fill.execution_id), 0) AS qty
+FROM order_fill fill JOIN external_order theirs ON theirs.id = fill.external_order_id
+WHERE theirs.symbol = %(symbol)s
+ORDER BY fill.filled_at DESC, fill.id DESC
+"""
+EVIDENCE_SEEN = "SELECT DISTINCT evidence_id FROM position_adjustment WHERE evidence_id = ANY(%(evidence_ids)s)"
+ADD_ADJUSTMENTS = """
+INSERT INTO position_adjustment (
+    trade_journal_id, kind, side, qty, price, evidence_id, happened_at, created_at)
+VALUES %s
+"""
+FORGET_GUESSES = """
+DELETE FROM position_adjustment
+WHERE trade_journal_id = %(journal_id)s AND kind = 'MANUAL_EXIT' AND evidence_id IS NULL
+"""
+RESTATE_PRICES = """
+UPDATE trade_journal
+SET split_ratio = round(split_ratio * %(ratio)s, 9),
+    current_stop_loss = round(COALESCE(current_stop_loss, planned_stop_loss) / %(ratio)s, 2), updated_at = %(now)s
+WHERE id = %(journal_id)s
+"""
+
+
+class AdjustmentKind(StrEnum):
+    """Why shares came or went (`position_adjustment.kind`)."""
+
+    MANUAL_EXIT = "MANUAL_EXIT"
+    SPLIT = "SPLIT"
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """Shares of one trade that came (side buy) or went; price in dollars, no evidence for an estimate."""
+
+    journal_id: int
+    kind: AdjustmentKind
+    side: str
+    qty: Decimal
+    price: Decimal
+    evidence_id: str | None
+    happened_at: datetime
+
+
+def unattributed(db: TradingDB, symbol: str) -> list[Row]:
+    """Return what other people's executions in a symbol are not put down to our trades, newest first."""
+    return [row for row in db.execute_query(UNATTRIBUTED, {"symbol": symbol}) if row["qty"] > 0]
+
+
+def seen_evidence(db: TradingDB, evidence_ids: Sequence[str]) -> set[str]:
+    """Return those of the broker's ids that adjustments rest on already. Raises DatabaseError."""
+    return {row["evidence_id"] for row in db.execute_query(EVIDENCE_SEEN, {"evidence_ids": list(evidence_ids)})}
+
+
+def add_adjustments(db: TradingDB, adjustments: Sequence[Adjustment], now: datetime) -> None:
+    """Write adjustments down. Raises DatabaseError."""
+    db.execute_values(ADD_ADJUSTMENTS, [
+        (change.journal_id, str(change.kind), change.side, change.qty, change.price, change.evidence_id,
+         change.happened_at, now)
+        for change in adjustments
+    ])
+
+
+def forget_guesses(db: TradingDB, trade: Trade) -> None:
+    """Remove the estimated exits of a trade, whose executions are known by now. Raises DatabaseError."""
+    db.execute_update(FORGET_GUESSES, {"journal_id": trade.id})
+
+
+def restate_prices(db: TradingDB, trade: Trade, ratio: Decimal, now: datetime) -> None:
+    """Divide a trade's stop and target by a split's ratio (new shares for an old one). Raises DatabaseError."""
+    db.execute_update(RESTATE_PRICES, {"journal_id": trade.id, "ratio": ratio, "now": now})
+
+
+def share_out(trades: Sequence[Trade], closes: Sequence[Row], qty: Decimal) -> list[Adjustment]:
+    """Put that many shares of these executions down to the trades, which have one side: first in, first out.
+
+    `closes` are executions that close, newest first: the newest are taken, and the oldest of them goes to the trade
+    that was opened first.
+    """
+    taken: list[tuple[Row, Decimal]] = []
+    for close in closes:
+        part = min(close["qty"], qty - sum((share for _, share in taken), Decimal(0)))
+        if part > 0:
+            taken.insert(0, (close, part))
+    adjustments = []
+    room = {trade.id: trade.held for trade in trades}
+    for close, rest in taken:
+        for trade in trades:
+            part = min(rest, room[trade.id])
+            if part <= 0:
+                continue
+            adjustments.append(Adjustment(
+                trade.id, AdjustmentKind.MANUAL_EXIT, opposite(trade.side), part, close["price"],
+                close["execution_id"], close["filled_at"],
+            ))
+            room[trade.id] -= part
+            rest -= part
+    return adjustments

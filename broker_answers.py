@@ -1,0 +1,212 @@
+"""Whether what the broker sent makes sense: orders, fills, splits, positions, prices, opening hours and pages of them.
+
+Numbers become Decimal and times aware UTC. What makes no sense raises BrokerError. Source: Alpaca's API reference.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+LONGEST_WORD = 128
+HIGHEST_NUMBER = Decimal(10) ** 9
+
+log = logging.getLogger("broker_answers")
+
+Json = Any
+JsonObject = dict[str, Any]
+
+
+class BrokerError(Exception):
+    """A read from the broker failed or made no sense; nothing may be concluded from it."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """The shares of one symbol on the account, negative for a short position, and those that no order reserves."""
+
+    qty: Decimal
+    available: Decimal
+
+
+@dataclass(frozen=True)
+class MarketHours:
+    """Whether the market is open now, and when it opens and closes next; aware UTC."""
+
+    is_open: bool
+    next_open: datetime
+    next_close: datetime
+
+
+def read_json(text: str) -> Json:
+    """Return JSON text with its numbers as Decimal, or None when it is not JSON."""
+    try:
+        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+    except (ValueError, RecursionError, InvalidOperation):
+        return None
+
+
+def same_order(sent: Mapping[str, Json], heard: Mapping[str, Json]) -> bool:
+    """Say whether the broker's order is the one that was sent: client id, symbol, side and quantity are equal."""
+    try:
+        same_qty = Decimal(str(sent["qty"])) == Decimal(str(heard.get("qty")))
+    except (InvalidOperation, KeyError):
+        return False
+    return same_qty and all(sent.get(name) == heard.get(name) for name in ("client_order_id", "symbol", "side"))
+
+
+def checked_order(order: Json) -> JsonObject:
+    """Check the parts of an order that are acted on, and turn its numbers into Decimal."""
+    if not isinstance(order, dict) or not _word(order.get("id")) or not _word(order.get("status")):
+        raise BrokerError("the broker sent an order without id or status")
+    checked = dict(order)
+    for name in ("qty", "filled_qty", "filled_avg_price", "limit_price", "stop_price"):
+        checked[name] = _decimal(order, name)
+    checked["filled_qty"] = filled = checked["filled_qty"] or Decimal(0)
+    if filled < 0 or (filled > 0 and not checked["filled_avg_price"]) or (filled == 0 and order["status"] == "filled"):
+        raise BrokerError(f"the broker sent order {order['id']} with fills that make no sense")
+    if order.get("client_order_id") is not None and not _word(order["client_order_id"]):
+        raise BrokerError(f"the broker sent order {order['id']} with a client order id that makes no sense")
+    checked["filled_at"] = _moment(order, "filled_at")
+    legs = order.get("legs") or []
+    if not isinstance(legs, list):
+        raise BrokerError(f"the broker sent order {order['id']} with legs that are no list")
+    checked["legs"] = [checked_order(leg) for leg in legs]
+    return checked
+
+
+def checked_fill(fill: Json) -> JsonObject:
+    """Check a FILL activity: its order, and quantity, price and time, which must be there."""
+    if not isinstance(fill, dict) or not _word(fill.get("id")) or not _word(fill.get("order_id")):
+        raise BrokerError("the broker sent a fill without id or order")
+    qty, price, at = _decimal(fill, "qty"), _decimal(fill, "price"), _moment(fill, "transaction_time")
+    if qty is None or price is None or at is None or qty <= 0 or price <= 0:
+        raise BrokerError(f"the broker sent fill {fill['id']} without quantity, price or time")
+    return fill | {"qty": qty, "price": price, "transaction_time": at}
+
+
+def checked_split(split: Json) -> JsonObject:
+    """Check a SPLIT activity: `qty` are the shares it added, fewer than none where it took some; `date` stays text."""
+    if not isinstance(split, dict) or split.get("activity_type") != "SPLIT":
+        raise BrokerError("the broker sent something else where a split was asked for")
+    qty = _decimal(split, "qty")
+    if qty is None or not all(_word(split.get(name)) for name in ("id", "symbol", "date")):
+        raise BrokerError("the broker sent a split without id, symbol, quantity or date")
+    return split | {"qty": qty}
+
+
+def signed_qty(position: Json) -> Decimal:
+    """Return the shares of a position, negative for a short one, whether its quantity or only its side says so."""
+    qty = _decimal(position, "qty") if isinstance(position, dict) else None
+    if qty is None:
+        raise BrokerError("the broker sent a position without a quantity")
+    return -qty if qty > 0 and position.get("side") == "short" else qty
+
+
+def checked_position(position: Json) -> Position:
+    """Return a position's shares; without a word about reserved ones all are available. Raises BrokerError."""
+    qty = signed_qty(position)
+    available = _decimal(position, "qty_available")
+    return Position(qty, qty if available is None else min(abs(available), abs(qty)).copy_sign(qty))
+
+
+def positions_by_symbol(rows: Iterable[Json]) -> dict[str, Decimal]:
+    """Return the signed shares of every position; one row that makes no sense spoils them all.
+
+    A symbol that is missing here counts as flat, so no row may be left out.
+    """
+    held: dict[str, Decimal] = {}
+    for row in rows:
+        qty = signed_qty(row)
+        symbol = row.get("symbol")
+        if not _word(symbol) or symbol in held:
+            raise BrokerError(f"the broker sent a position in {str(symbol)[:40]!r}, which is no symbol or came twice")
+        held[symbol] = qty
+    return held
+
+
+def checked_hours(answer: JsonObject) -> MarketHours:
+    """Check the market clock: open or not, and both times."""
+    is_open, opens, closes = answer.get("is_open"), _moment(answer, "next_open"), _moment(answer, "next_close")
+    if not isinstance(is_open, bool) or opens is None or closes is None:
+        raise BrokerError("the broker sent a market clock without is_open, next_open or next_close")
+    return MarketHours(is_open, opens, closes)
+
+
+def checked_day(row: Json) -> date:
+    """Return the day of a row of the market calendar. Raises BrokerError."""
+    try:
+        return date.fromisoformat(row["date"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise BrokerError("the broker sent a market calendar whose rows have no dates") from error
+
+
+def last_prices(answer: Json, wanted: Container[str]) -> dict[str, Decimal]:
+    """Return the prices of the last trades of the wanted symbols, in dollars; what is no price is left out."""
+    trades = answer.get("trades") if isinstance(answer, dict) else None
+    if not isinstance(trades, dict):
+        raise BrokerError("the answer of the latest trades holds no trades")
+    prices = {symbol: _price(trade) for symbol, trade in trades.items() if symbol in wanted}
+    return {symbol: price for symbol, price in prices.items() if price is not None}
+
+
+def rows_with_ids(rows: list[Json]) -> list[JsonObject]:
+    """Return a page unchanged when each of its rows has an id, which is what the next page is asked by."""
+    if not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
+        raise BrokerError("the broker sent a list whose rows have no ids; nothing was concluded from it")
+    return rows
+
+
+def readable(check: Callable[[Json], JsonObject], rows: Iterable[JsonObject]) -> list[JsonObject]:
+    """Return the rows that make sense, checked; one that does not must not hide the others."""
+    good = []
+    for row in rows:
+        try:
+            good.append(check(row))
+        except BrokerError as error:
+            log.warning("a row of the broker was left out", extra={"id": row["id"], "error": error})
+    return good
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _word(value: Json) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_WORD and value.isprintable()
+
+
+def _decimal(record: Mapping[str, Json], name: str) -> Decimal | None:
+    value = record.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or abs(number) >= HIGHEST_NUMBER:
+        raise BrokerError(f"the broker sent {name}={str(value)[:40]!r}, which is no number of shares or dollars")
+    return number
+
+
+def _moment(record: Mapping[str, Json], name: str) -> datetime | None:
+    value = record.get(name)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(str(value))
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise BrokerError(f"the broker sent {name}={str(value)[:40]!r}, which is not a time") from error
+    raise BrokerError(f"the broker sent {name}={value}, a time without zone")
+
+
+def _price(trade: Json) -> Decimal | None:
+    price = trade.get("p") if isinstance(trade, dict) else None
+    if not isinstance(price, Decimal | int) or isinstance(price, bool):
+        return None
+    return Decimal(price) if 0 < price < HIGHEST_NUMBER else None

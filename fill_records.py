@@ -1,0 +1,117 @@
+"""The rows of `external_order` and `order_fill`: what others ordered on the account, and every execution once."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from audit_trail import AlertLevel, raise_alert
+from db_layer import Row, TradingDB
+from order_life import Fill, decimal_text
+
+# An order of ours is known by its client id from before it is sent, so it is never taken for somebody else's.
+NOTE_EXTERNAL_ORDERS = """
+INSERT INTO external_order AS known (
+    alpaca_order_id, client_order_id, symbol, side, broker_status, qty, filled_qty, filled_avg_price, created_at,
+    updated_at)
+SELECT heard.*, %(now)s, %(now)s
+FROM unnest(%(ids)s::text[], %(client_order_ids)s::text[], %(symbols)s::text[], %(sides)s::text[],
+            %(statuses)s::text[], %(qtys)s::numeric[], %(filled_qtys)s::numeric[], %(prices)s::numeric[])
+     AS heard (id, client_order_id, symbol, side, status, qty, filled_qty, price)
+WHERE NOT EXISTS (SELECT 1 FROM order_execution WHERE alpaca_order_id = heard.id)
+  AND NOT EXISTS (SELECT 1 FROM order_execution WHERE client_order_id = heard.client_order_id)
+ON CONFLICT (alpaca_order_id) DO UPDATE
+SET broker_status = EXCLUDED.broker_status, qty = EXCLUDED.qty, filled_qty = EXCLUDED.filled_qty,
+    filled_avg_price = EXCLUDED.filled_avg_price, updated_at = EXCLUDED.updated_at
+WHERE (known.broker_status, known.filled_qty) IS DISTINCT FROM (EXCLUDED.broker_status, EXCLUDED.filled_qty)
+RETURNING alpaca_order_id, side, qty, symbol, filled_qty, created_at = updated_at AS is_new
+"""
+ADD_FILLS = """
+INSERT INTO order_fill (order_execution_id, external_order_id, execution_id, side, qty, price, filled_at)
+SELECT ours.id, theirs.id, fill.execution_id, COALESCE(ours.side, theirs.side), fill.qty, fill.price, fill.filled_at
+FROM unnest(%(order_ids)s::text[], %(execution_ids)s::text[], %(qtys)s::numeric[], %(prices)s::numeric[],
+            %(filled_ats)s::timestamptz[]) AS fill (order_id, execution_id, qty, price, filled_at)
+LEFT JOIN order_execution ours ON ours.alpaca_order_id = fill.order_id
+LEFT JOIN external_order theirs ON theirs.alpaca_order_id = fill.order_id AND ours.id IS NULL
+WHERE ours.id IS NOT NULL OR theirs.id IS NOT NULL
+ON CONFLICT (execution_id) DO NOTHING
+"""
+# Where the sums disagree, the list of executions is the truth.
+FOLLOW_FILLS = """
+UPDATE order_execution orders
+SET filled_qty = known.qty, filled_avg_price = round(known.spent / known.qty, 6), updated_at = %(now)s
+FROM (SELECT order_execution_id, sum(qty) AS qty, sum(qty * price) AS spent FROM order_fill
+      WHERE order_execution_id IN (SELECT id FROM order_execution WHERE alpaca_order_id = ANY(%(order_ids)s))
+      GROUP BY order_execution_id) AS known
+WHERE orders.id = known.order_execution_id AND known.qty > orders.filled_qty
+"""
+# Orders that say more shares were filled than executions account for: ours while their trade is open or estimated,
+# others for a week after they last changed. An order may have been filled a while before it was first seen here.
+UNEXPLAINED = """
+SELECT orders.created_at AS since
+FROM order_execution orders
+WHERE orders.trade_journal_id IN (SELECT id FROM trade_journal
+                                  WHERE status IN ('ORDERED', 'POSITION') OR pnl_is_estimate)
+  AND orders.filled_qty > (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE order_execution_id = orders.id)
+UNION ALL
+SELECT created_at - interval '1 day' FROM external_order theirs
+WHERE updated_at > %(now)s - interval '7 days'
+  AND filled_qty > (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE external_order_id = theirs.id)
+"""
+FILLS_OF_TRADES = """
+SELECT fill.order_execution_id, fill.qty, fill.price
+FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
+WHERE orders.trade_journal_id = ANY(%(journal_ids)s)
+ORDER BY fill.filled_at, fill.id
+"""
+
+Heard = Mapping[str, Any]
+
+
+def note_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) -> None:
+    """Write down orders that nobody here placed, with an alert for each symbol; ours among them are left out."""
+    orders = [order for order in orders if order.get("symbol") and order.get("side") in ("buy", "sell")]
+    if not orders:
+        return
+    rows = db.execute_query(NOTE_EXTERNAL_ORDERS, {
+        "ids": [order["id"] for order in orders],
+        "client_order_ids": [order.get("client_order_id") for order in orders],
+        "symbols": [order["symbol"] for order in orders], "sides": [order["side"] for order in orders],
+        "statuses": [order["status"] for order in orders], "qtys": [order["qty"] for order in orders],
+        "filled_qtys": [order["filled_qty"] for order in orders],
+        "prices": [order["filled_avg_price"] for order in orders], "now": now,
+    })
+    for row in rows:
+        if row["is_new"]:
+            shares = decimal_text(row["qty"]) if row["qty"] is not None else "an amount of"
+            order = f"{row['alpaca_order_id']} on the account ({row['side']} {shares} {row['symbol']})"
+            message = f"order {order} was not placed here"
+            raise_alert(db, AlertLevel.WARNING, "external_order", row["symbol"], message, now)
+
+
+def add_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> int:
+    """Write executions of known orders, each once; return how many were new. Raises DatabaseError."""
+    if not fills:
+        return 0
+    order_ids = [fill["order_id"] for fill in fills]
+    added = db.execute_update(ADD_FILLS, {
+        "order_ids": order_ids, "execution_ids": [fill["id"] for fill in fills],
+        "qtys": [fill["qty"] for fill in fills], "prices": [fill["price"] for fill in fills],
+        "filled_ats": [fill["transaction_time"] for fill in fills],
+    })
+    if added:
+        db.execute_update(FOLLOW_FILLS, {"order_ids": order_ids, "now": now})
+    return added
+
+
+def unexplained(db: TradingDB, now: datetime) -> list[Row]:
+    """Return the orders with filled shares that no execution accounts for yet. Raises DatabaseError."""
+    return db.execute_query(UNEXPLAINED, {"now": now})
+
+
+def fills_by_order(db: TradingDB, journal_ids: Collection[int]) -> Mapping[int, list[Fill]]:
+    """Return the executions of the orders of these trades, by the order's row id. Raises DatabaseError."""
+    known: defaultdict[int, list[Fill]] = defaultdict(list)
+    for row in db.execute_query(FILLS_OF_TRADES, {"journal_ids": list(journal_ids)}):
+        known[row["order_execution_id"]].append(Fill(row["qty"], row["price"]))
+    return known

@@ -1,0 +1,252 @@
+"""Compares the positions in our books with the broker's, and follows what is proved to have happened there.
+
+Shares can leave without an order of ours: a person closes them in the broker's app, the broker liquidates, a company
+splits. Only evidence moves our books; absence alone does not. Source: docs/architecture.md, reconciliation.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import partial
+
+from account_sync import AccountSync
+from adjustment_records import (
+    Adjustment,
+    AdjustmentKind,
+    add_adjustments,
+    forget_guesses,
+    restate_prices,
+    seen_evidence,
+    share_out,
+    unattributed,
+)
+from alpaca_client import Broker
+from audit_trail import AlertLevel
+from clock import Clock
+from db_layer import TradingDB
+from order_desk import OrderDesk
+from order_life import ENDED, OrderStatus, decimal_text, opposite
+from pass_log import Event, PassLog
+from trade_book import close_trades, load_open_trades, load_trades, settle_estimates
+from trade_records import Trade, estimated_trades, hold_positions
+
+# Positions lag fills: nothing is concluded from a difference while an order's last news is younger.
+SETTLING = timedelta(minutes=2)
+LOOKS = 3
+MISMATCH = "position_mismatch"
+VANISHED = "position_vanished"
+EXTERNAL = "external_position"
+
+log = logging.getLogger("reconciliation")
+
+Positions = Mapping[str, Decimal]
+
+
+class Reconciliation:
+    """One comparison of all positions, and what follows from it."""
+
+    def __init__(
+        self, db: TradingDB, broker: Broker, clock: Clock, desk: OrderDesk, sync: AccountSync, found: PassLog,
+    ) -> None:
+        self._db = db
+        self._broker = broker
+        self._clock = clock
+        self._desk = desk
+        self._sync = sync
+        self._found = found
+
+    def run(self) -> None:
+        """Compare, and follow what is proved. Raises DatabaseError and BrokerError, before anything was concluded."""
+        trades, positions = self._snapshot()
+        symbols = sorted({trade.symbol for trade in trades} | positions.keys())
+        for symbol in symbols:
+            ours = [trade for trade in trades if trade.symbol == symbol]
+            self._found.tolerate(symbol, partial(self._compare, symbol, ours, positions, trades))
+        self._settle_guesses()
+
+    def _snapshot(self) -> tuple[list[Trade], Positions]:
+        """Return our trades with shares and the broker's positions, with nothing moving between the two readings."""
+        positions = self._broker.list_positions()
+        trades = self._trades_with_shares()
+        for _ in range(LOOKS):
+            if _net(trades) == positions:
+                break
+            before, changed = positions, self._found.events[Event.CHANGED]
+            self._sync.orders(self._found)
+            self._sync.fills()
+            trades = self._trades_with_shares()
+            positions = self._broker.list_positions()
+            if positions == before and self._found.events[Event.CHANGED] == changed:
+                break
+        return trades, positions
+
+    def _trades_with_shares(self) -> list[Trade]:
+        return [trade for trade in load_open_trades(self._db, self._found) if trade.held != 0]
+
+    def _compare(self, symbol: str, ours: Sequence[Trade], positions: Positions, everything: Sequence[Trade]) -> None:
+        booked, there = _net(ours).get(symbol, Decimal(0)), positions.get(symbol, Decimal(0))
+        if booked != there and ours:
+            ours = self._follow_evidence(symbol, ours, there)
+            booked = _net(ours).get(symbol, Decimal(0))
+        if booked == there:
+            self._found.resolve((MISMATCH, EXTERNAL), (symbol,))
+            self._found.resolve((VANISHED,), [trade.name for trade in ours])
+        elif (there - booked) * booked > 0 or not ours or self._theirs(symbol) == there - booked:
+            self._note_external(symbol, there - booked)
+        elif not self._is_settling(ours):
+            self._doubt(symbol, ours, booked, there, positions, everything)
+
+    def _follow_evidence(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> Sequence[Trade]:
+        """Follow executions that closed our shares, and splits, as far as the broker's position bears them out."""
+        longs, shorts = [t for t in ours if t.side == "buy"], [t for t in ours if t.side == "sell"]
+        booked = _net(ours).get(symbol, Decimal(0))
+        for trades, missing in ((longs, booked - there), (shorts, there - booked)):
+            theirs = self._theirs(symbol) * (-1 if trades is longs else 1)
+            held = sum((trade.held for trade in trades), Decimal(0))
+            qty = min(missing, theirs, held)
+            if qty > 0:
+                closing = opposite(trades[0].side)
+                closes = [row for row in unattributed(self._db, symbol) if row["side"] == closing]
+                self._adjust(trades, share_out(trades, closes, qty))
+        ours = load_trades(self._db, [trade.id for trade in ours])
+        if ours and _net(ours).get(symbol, Decimal(0)) != there:
+            self._follow_split(symbol, ours, there)
+            ours = load_trades(self._db, [trade.id for trade in ours])
+        return [trade for trade in ours if trade.held != 0]
+
+    def _theirs(self, symbol: str) -> Decimal:
+        """Return what other people's executions add up to, bought minus sold, as far as not put down to our trades."""
+        return sum(
+            (row["qty"] if row["side"] == "buy" else -row["qty"] for row in unattributed(self._db, symbol)), Decimal(0),
+        )
+
+    def _follow_split(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> None:
+        opened = min(order["created_at"] for trade in ours for order in trade.entries)
+        splits = [split for split in self._broker.list_splits(opened) if split["symbol"] == symbol]
+        seen = seen_evidence(self._db, [split["id"] for split in splits])
+        booked = _net(ours).get(symbol, Decimal(0))
+        for split in splits:
+            before = there - split["qty"]
+            if split["id"] in seen or before == 0 or before != booked:
+                continue
+            ratio = there / before
+            now = self._clock.now()
+            changes = [_split_of(trade, ratio, split["id"], now) for trade in ours]
+            with self._db.transaction():
+                for trade in ours:
+                    restate_prices(self._db, trade, ratio, now)
+            self._adjust(ours, changes)
+            words = f"{symbol} was split: {decimal_text(before)} shares became {decimal_text(there)}"
+            self._found.alert(AlertLevel.WARNING, "split", symbol, f"{words}; stops and targets were divided alike")
+            return
+
+    def _adjust(self, trades: Sequence[Trade], adjustments: Sequence[Adjustment]) -> None:
+        """Write adjustments, and what the trades hold after them; trades without shares left are closed."""
+        now = self._clock.now()
+        with self._db.transaction():
+            add_adjustments(self._db, adjustments, now)
+            after = load_trades(self._db, [trade.id for trade in trades])
+            hold_positions(self._db, [trade for trade in after if trade.held > 0], now)
+        self._found.events[Event.ADJUSTED] += len(adjustments)
+        for change in adjustments:
+            log.warning("a position changed without an order of ours", extra={
+                "journal": change.journal_id, "kind": str(change.kind), "side": change.side, "qty": str(change.qty),
+                "evidence": change.evidence_id,
+            })
+        for trade in after:
+            if trade.held == 0:
+                self._close(trade)
+
+    def _close(self, trade: Trade) -> None:
+        """Take away what still works for a trade without shares, then close it; else the order monitor goes on."""
+        working = [order for order in (*trade.exits, trade.entry) if OrderStatus(order["order_status"]) not in ENDED]
+        gone = [order["alpaca_order_id"] is not None and self._desk.cancel(order) for order in working]
+        (trade,) = load_trades(self._db, [trade.id])
+        if all(gone) and trade.held == 0:
+            with self._db.transaction():
+                close_trades(self._db, [trade], self._clock.now())
+            self._found.events[Event.CLOSED] += 1
+            self._found.resolve(("broker_mismatch", "unprotected_position"), (trade.name,))
+
+    def _doubt(
+        self, symbol: str, ours: Sequence[Trade], booked: Decimal, there: Decimal, positions: Positions,
+        everything: Sequence[Trade],
+    ) -> None:
+        """Alert about a difference without evidence; a position that is gone for sure is closed as an estimate."""
+        words = f"{symbol}: {decimal_text(booked)} shares in the books, {decimal_text(there)} at the broker"
+        if there != 0:
+            self._found.critical(MISMATCH, symbol, f"{words}, and no execution explains it; compare by hand")
+            return
+        if not self._is_our_account(ours) or self._broker.position(symbol).qty != 0:
+            self._found.critical(MISMATCH, symbol, f"{words}, but the broker contradicts itself; nothing was concluded")
+            return
+        everything_gone = not any(positions.get(trade.symbol) for trade in everything)
+        for trade in ours:
+            if everything_gone and not self._found.is_open(VANISHED, trade.name):
+                self._found.critical(
+                    VANISHED, trade.name,
+                    f"every position is gone from the broker at once, {trade.name} too, and no execution explains it; "
+                    "the next pass looks again",
+                )
+                continue
+            self._close_as_estimate(trade)
+
+    def _close_as_estimate(self, trade: Trade) -> None:
+        now = self._clock.now()
+        price = self._broker.latest_prices([trade.symbol]).get(trade.symbol) or trade.entry_price
+        self._found.critical(
+            VANISHED, trade.name,
+            f"the shares of {trade.name} are gone from the broker and no execution says how; closed at "
+            f"{decimal_text(price)}, an estimate",
+        )
+        self._adjust([trade], [Adjustment(
+            trade.id, AdjustmentKind.MANUAL_EXIT, opposite(trade.side), trade.held, round(price, 6), None, now,
+        )])
+
+    def _is_our_account(self, ours: Sequence[Trade]) -> bool:
+        """Tell whether the broker knows the orders that opened these trades; another account would not."""
+        heard = [trade.entries[0]["alpaca_order_id"] for trade in ours]
+        return all(order_id is not None and self._broker.get_order(order_id) is not None for order_id in heard)
+
+    def _is_settling(self, ours: Sequence[Trade]) -> bool:
+        filled = [order for trade in ours for order in (*trade.entries, *trade.exits) if order["filled_qty"] > 0]
+        news = max(order["filled_at"] or order["updated_at"] for order in filled)
+        return bool(self._clock.now() - news < SETTLING)
+
+    def _note_external(self, symbol: str, qty: Decimal) -> None:
+        words = f"{decimal_text(qty)} shares of {symbol} on the account were not bought or sold by a trade here"
+        self._found.alert(AlertLevel.WARNING, EXTERNAL, symbol, f"{words}; they are left alone")
+
+    def _settle_guesses(self) -> None:
+        """Replace the exits that were estimated where their executions have come to be known."""
+        for trade in load_trades(self._db, estimated_trades(self._db)):
+            guesses = [row for row in trade.adjustments if row["kind"] == "MANUAL_EXIT" and row["evidence_id"] is None]
+            guessed = sum((row["qty"] for row in guesses), Decimal(0))
+            closing = opposite(trade.side)
+            closes = [row for row in unattributed(self._db, trade.symbol) if row["side"] == closing]
+            if guessed == 0 or sum((row["qty"] for row in closes), Decimal(0)) < guessed:
+                continue
+            now = self._clock.now()
+            with self._db.transaction():
+                forget_guesses(self._db, trade)
+                (open_again,) = load_trades(self._db, [trade.id])
+                add_adjustments(self._db, share_out([open_again], closes, guessed), now)
+            self._found.resolve((VANISHED,), (trade.name,))
+        settle_estimates(self._db, self._clock.now())
+
+
+def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:
+    """Return the shares of these trades by symbol, negative for short ones; symbols without any are left out."""
+    net: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for trade in trades:
+        net[trade.symbol] += trade.held if trade.side == "buy" else -trade.held
+    return {symbol: qty for symbol, qty in net.items() if qty != 0}
+
+
+def _split_of(trade: Trade, ratio: Decimal, evidence_id: str, now: datetime) -> Adjustment:
+    """Return what a split gives to a trade, or takes from it, at no price."""
+    added = round(trade.held * ratio, 9) - trade.held
+    side = trade.side if added > 0 else opposite(trade.side)
+    return Adjustment(trade.id, AdjustmentKind.SPLIT, side, abs(added), Decimal(0), evidence_id, now)

@@ -1,0 +1,16 @@
+-- What tables made by an earlier version lack; on a new database this does nothing.
+
+DO $$
+BEGIN
+    IF to_regclass('trade_journal') IS NOT NULL AND to_regclass('position_adjustment') IS NULL THEN
+        ALTER TABLE trade_journal ADD COLUMN IF NOT EXISTS
+            split_ratio numeric(18,9) NOT NULL DEFAULT 1 CHECK (split_ratio > 0);
+        ALTER TABLE order_execution ADD COLUMN IF NOT EXISTS
+            exit_reason text CHECK (exit_reason IN ('EOD_EXIT', 'EMERGENCY_EXIT'));
+        ALTER TABLE order_fill ALTER COLUMN order_execution_id DROP NOT NULL;
+        ALTER TABLE order_fill ADD COLUMN IF NOT EXISTS external_order_id bigint;
+        ALTER TABLE order_fill ADD CONSTRAINT order_fill_of_one_order
+            CHECK ((order_execution_id IS NULL) <> (external_order_id IS NULL));
+        ALTER TABLE audit.trade_decisions ADD COLUMN IF NOT EXISTS target_order_id bigint;
+    END IF;
+END $$;

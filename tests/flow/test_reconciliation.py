@@ -1,0 +1,247 @@
+"""Shares that leave or come without an order of ours: followed on evidence, never concluded from absence."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from alpaca_client import BrokerError
+from tests.flow.world import World, swing, trend
+
+NOTHING: list[Any] = []
+
+
+def by_hand(world: World, side: str, qty: str, price: str | None = None, symbol: str = "NVDA") -> None:
+    """What a person does in the broker's app: give up the orders on the shares, then trade them."""
+    for order in list(world.market.state.live.values()):
+        if order.symbol == symbol and order.side == side:
+            world.market.cancel(order.id)
+    world.market.foreign_fill(symbol, side, Decimal(qty), None if price is None else Decimal(price))
+
+
+def lose(world: World, symbol: str) -> None:
+    """Let a position disappear at the broker without a trace."""
+    del world.market.state.positions[symbol]
+
+
+def two_positions(world: World) -> None:
+    for symbol in ("AAA", "BBB"):
+        world.price(symbol, "133")
+        world.decide(swing(symbol), symbol)
+    world.execute()
+    world.monitor()
+
+
+def test_a_position_closed_by_hand_is_closed_at_the_price_of_its_executions(world: World) -> None:
+    world.open_position()
+    by_hand(world, "sell", "45", "136")
+    world.value()
+    journal = world.one("trade_journal")
+    assert (journal["status"], journal["exit_reason"], journal["exit_price"]) == ("CLOSED", "MANUAL_EXIT", 136)
+    assert journal["actual_pnl"] == 45 * (Decimal(136) - journal["actual_entry"])
+    assert not journal["pnl_is_estimate"]
+    assert world.db.query("position_tracking") == NOTHING
+    assert world.one("order_fill", side="sell")["external_order_id"] is not None
+
+
+def test_several_partial_closes_add_up_and_the_rest_stays_protected(world: World) -> None:
+    world.open_position()
+    by_hand(world, "sell", "20", "136")
+    world.value()
+    assert world.one("position_tracking")["qty"] == 25
+    assert world.one("trade_journal")["status"] == "POSITION"
+    world.monitor()
+    assert [order.qty for order in world.market.state.live.values()] == [25, 25]
+    by_hand(world, "sell", "25", "138")
+    world.value()
+    journal = world.one("trade_journal")
+    assert (journal["exit_reason"], journal["pnl_is_estimate"]) == ("MANUAL_EXIT", False)
+    assert journal["actual_pnl"] == 20 * 136 + 25 * 138 - 45 * journal["actual_entry"]
+
+
+def test_a_close_that_two_trades_share_goes_to_the_first_first(world: World) -> None:
+    for qty in (10, 20):
+        world.open_position(swing(qty=qty))
+    by_hand(world, "sell", "15", "136")
+    world.value()
+    first, second = world.db.query("trade_journal")
+    assert (first["status"], first["exit_reason"], second["status"]) == ("CLOSED", "MANUAL_EXIT", "POSITION")
+    assert world.one("position_tracking")["qty"] == 15
+    shares = {row["trade_journal_id"]: row["qty"] for row in world.db.query("position_adjustment")}
+    assert shares == {first["id"]: 10, second["id"]: 5}
+
+
+def test_a_short_bought_back_by_hand_is_closed_with_its_profit(world: World) -> None:
+    world.configure(ALLOW_SHORT="true")
+    short = trend(side="sell", limit_price=134, stop_loss={"stop_price": 140})
+    world.open_position(short, price="136")
+    by_hand(world, "buy", "45", "130")
+    world.value()
+    journal = world.one("trade_journal")
+    assert journal["exit_reason"] == "MANUAL_EXIT"
+    assert journal["actual_pnl"] == 45 * (journal["actual_entry"] - 130)
+
+
+def test_a_close_by_hand_takes_what_still_works_for_the_trade_with_it(world: World) -> None:
+    world.open_position()
+    world.market.foreign_fill("NVDA", "sell", Decimal(45), Decimal(136))
+    world.value()
+    assert world.one("trade_journal")["exit_reason"] == "MANUAL_EXIT"
+    assert world.market.state.live == {}
+    world.price("NVDA", "120")
+    world.monitor()
+    assert world.market.state.positions == {}
+
+
+@pytest.mark.parametrize("kind", ["status", "garbled", "drop", "empty"])
+def test_a_failed_answer_closes_nothing(world: World, kind: str) -> None:
+    world.open_position()
+    world.fault("GET", "/v2/positions", kind, times=None)
+    world.value()
+    assert world.one("trade_journal")["status"] == "POSITION"
+    assert world.db.query("position_adjustment") == NOTHING
+
+
+def test_an_empty_answer_closes_nothing(world: World) -> None:
+    two_positions(world)
+    world.fault("GET", "/v2/positions", "status", code=200, body=[], times=None)
+    world.pass_time(minutes=10)
+    for _ in range(3):
+        world.value()
+    assert {row["status"] for row in world.db.query("trade_journal")} == {"POSITION"}
+    assert world.db.query("alerts", {"level": "critical"})
+
+
+def test_a_truncated_answer_closes_nothing(world: World) -> None:
+    two_positions(world)
+    one = {"symbol": "AAA", "qty": "45", "side": "long", "qty_available": "0"}
+    world.fault("GET", "/v2/positions", "status", code=200, body=[one], times=None)
+    world.pass_time(minutes=10)
+    world.value()
+    assert {row["status"] for row in world.db.query("trade_journal")} == {"POSITION"}
+    assert world.one("alerts", kind="position_mismatch")["subject"] == "BBB"
+
+
+def test_another_account_closes_nothing(world: World) -> None:
+    world.open_position()
+    world.configure(ALPACA_ACCOUNT_NUMBER="OTHER")
+    lose(world, "NVDA")
+    with pytest.raises(BrokerError):
+        world.value()
+    world.configure()
+    world.market.state.orders.clear()
+    world.market.state.live.clear()
+    world.pass_time(minutes=10)
+    for _ in range(3):
+        world.value()
+    assert world.one("trade_journal")["status"] == "POSITION"
+    assert world.one("alerts", kind="position_mismatch")["level"] == "critical"
+
+
+def test_one_position_that_vanished_without_executions_is_closed_as_an_estimate(world: World) -> None:
+    two_positions(world)
+    lose(world, "AAA")
+    world.price("AAA", "135")
+    world.pass_time(minutes=10)
+    world.value()
+    journal = world.one("trade_journal", symbol="AAA")
+    assert (journal["status"], journal["exit_reason"], journal["pnl_is_estimate"]) == ("CLOSED", "MANUAL_EXIT", True)
+    assert journal["exit_price"] == 135
+    assert world.one("trade_journal", symbol="BBB")["status"] == "POSITION"
+
+
+def test_when_everything_vanishes_at_once_a_second_look_and_an_alert_come_first(world: World) -> None:
+    two_positions(world)
+    lose(world, "AAA")
+    lose(world, "BBB")
+    world.pass_time(minutes=10)
+    world.value()
+    assert {row["status"] for row in world.db.query("trade_journal")} == {"POSITION"}
+    assert len(world.db.query("alerts", {"kind": "position_vanished"})) == 2
+    world.pass_time(minutes=10)
+    world.value()
+    assert {row["exit_reason"] for row in world.db.query("trade_journal")} == {"MANUAL_EXIT"}
+
+
+def test_an_estimate_gives_way_to_the_executions_when_they_come(world: World) -> None:
+    two_positions(world)
+    world.market.behave(activities_lag=3600)
+    by_hand(world, "sell", "45", "137", symbol="AAA")
+    world.pass_time(minutes=10)
+    world.value()
+    assert world.one("trade_journal", symbol="AAA")["pnl_is_estimate"]
+    world.pass_time(hours=2)
+    world.monitor()
+    world.value()
+    journal = world.one("trade_journal", symbol="AAA")
+    assert (journal["exit_price"], journal["pnl_is_estimate"]) == (137, False)
+    assert journal["actual_pnl"] == 45 * (137 - journal["actual_entry"])
+
+
+def test_fewer_shares_without_executions_are_an_alert_and_nothing_more(world: World) -> None:
+    world.open_position()
+    world.market.state.positions["NVDA"].qty = Decimal(40)
+    world.pass_time(minutes=10)
+    world.value()
+    assert world.one("position_tracking")["qty"] == 45
+    assert world.one("alerts", kind="position_mismatch")["level"] == "critical"
+    world.market.state.positions["NVDA"].qty = Decimal(45)
+    world.value()
+    assert world.one("alerts", kind="position_mismatch")["resolved_at"] is not None
+
+
+def test_shares_that_somebody_else_bought_are_told_and_left_alone(world: World) -> None:
+    world.open_position()
+    by_hand(world, "buy", "5", symbol="NVDA")
+    world.price("AMD", "120")
+    by_hand(world, "buy", "7", symbol="AMD")
+    world.value()
+    assert {alert["subject"] for alert in world.db.query("alerts", {"kind": "external_position"})} == {"NVDA", "AMD"}
+    assert world.one("position_tracking")["qty"] == 45
+    by_hand(world, "sell", "5", symbol="NVDA")
+    world.monitor()
+    world.value()
+    assert world.one("position_tracking")["qty"] == 45
+    assert world.one("alerts", kind="external_position", subject="NVDA")["resolved_at"] is not None
+
+
+@pytest.mark.parametrize(("ratio", "shares"), [("10", 450), ("1/5", 9)])
+def test_a_split_restates_shares_prices_and_exits_but_not_the_profit(world: World, ratio: str, shares: int) -> None:
+    world.open_position()
+    entry = world.one("trade_journal")["actual_entry"]
+    world.pass_time(hours=14)  # the market is closed, as it is when companies split
+    world.market.split("NVDA", ratio)
+    world.value()
+    factor = Decimal(shares) / 45
+    tracked, journal = world.one("position_tracking"), world.one("trade_journal")
+    assert (tracked["qty"], tracked["cost_basis"]) == (shares, 45 * entry)
+    assert journal["current_stop_loss"] == round(124 / factor, 2)
+    assert world.one("alerts", kind="split")["subject"] == "NVDA"
+    world.monitor()
+    world.pass_time(hours=10)
+    stop, target = sorted(world.market.state.live.values(), key=lambda order: order.stop_price is None)
+    assert (stop.qty, stop.stop_price) == (shares, round(124 / factor, 2))
+    assert (target.qty, target.limit_price) == (shares, round(Decimal("145.50") / factor, 2))
+    world.price("NVDA", str(target.limit_price))
+    world.monitor()
+    journal = world.one("trade_journal")
+    assert journal["exit_reason"] == "TARGET_HIT"
+    assert journal["actual_pnl"] == shares * target.limit_price - 45 * entry
+
+
+def test_a_pass_with_nothing_new_writes_and_sends_nothing(world: World) -> None:
+    world.open_position()
+    by_hand(world, "sell", "20", "136")
+    for _ in range(2):
+        world.value()
+        world.monitor()
+    tables = ("trade_journal", "order_execution", "order_fill", "position_adjustment", "position_tracking")
+    before = [world.db.query(table) for table in tables]
+    sent = len(world.posted())
+    world.pass_time(minutes=5)
+    world.value()
+    world.monitor()
+    assert [world.db.query(table) for table in tables] == before
+    assert len(world.posted()) == sent

@@ -1,0 +1,174 @@
+"""Trades as a whole: journal, orders and adjustments put together, and what a closed trade came to."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from audit_trail import AlertLevel
+from db_layer import DatabaseError, Row, TradingDB
+from fill_records import fills_by_order
+from order_life import (
+    FILLED_EXIT,
+    UNFILLED_END,
+    DecisionStatus,
+    ExitReason,
+    Fill,
+    JournalStatus,
+    OrderRole,
+    OrderStatus,
+    average_price,
+    realised_pnl,
+    total_qty,
+)
+from order_records import LOAD_ORDERS, ORDERS_OF_TRADES
+from pass_log import PassLog
+from trade_records import (
+    Trade,
+    TradeEnd,
+    adjustments_by_trade,
+    chosen_trades,
+    end_trades,
+    estimated_trades,
+    open_trades,
+    settle_estimate,
+    trade_of,
+)
+
+# Trades that are over although the shares that came and those that left do not balance.
+UNBALANCED = """
+SELECT moved.id
+FROM (SELECT trade_journal_id AS id, CASE side WHEN 'buy' THEN filled_qty ELSE -filled_qty END AS qty
+      FROM order_execution WHERE trade_journal_id = ANY(%(journal_ids)s)
+      UNION ALL
+      SELECT trade_journal_id, CASE side WHEN 'buy' THEN qty ELSE -qty END
+      FROM position_adjustment WHERE trade_journal_id = ANY(%(journal_ids)s)) AS moved
+GROUP BY moved.id HAVING sum(moved.qty) <> 0
+ORDER BY moved.id
+"""
+
+FillsByOrder = Mapping[int, Sequence[Fill]]
+
+log = logging.getLogger("trade_book")
+
+
+def load_open_trades(db: TradingDB, found: PassLog) -> list[Trade]:
+    """Return all trades that are not over, and those that are over but have shares left. Raises DatabaseError.
+
+    A journal row without an entry order, which somebody wrote by hand, is left out with an alert.
+    """
+    orders: defaultdict[int, list[Row]] = defaultdict(list)
+    over = set()
+    for row in db.execute_query(LOAD_ORDERS):
+        orders[row["trade_journal_id"]].append(row)
+        if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED):
+            over.add(row["trade_journal_id"])
+    adjustments = adjustments_by_trade(db)
+    trades = []
+    for journal in open_trades(db):
+        trade = trade_of(journal, orders[journal["id"]], adjustments[journal["id"]])
+        if trade is not None:
+            trades.append(trade)
+            continue
+        words = f"{journal['trade_id']} is {journal['status']} but has no entry order; nobody follows it"
+        found.alert(AlertLevel.WARNING, "trade_without_order", journal["trade_id"], words)
+    unbalanced = db.execute_query(UNBALANCED, {"journal_ids": sorted(over)}) if over else []
+    return trades + load_trades(db, [row["id"] for row in unbalanced])
+
+
+def load_trades(db: TradingDB, journal_ids: Sequence[int]) -> list[Trade]:
+    """Return these trades as the database has them now. Raises DatabaseError, also when an entry order is gone."""
+    if not journal_ids:
+        return []
+    orders = defaultdict(list)
+    for row in db.execute_query(ORDERS_OF_TRADES, {"journal_ids": list(journal_ids)}):
+        orders[row["trade_journal_id"]].append(row)
+    adjustments = adjustments_by_trade(db, journal_ids)
+    trades = []
+    for journal in chosen_trades(db, journal_ids):
+        trade = trade_of(journal, orders[journal["id"]], adjustments[journal["id"]])
+        if trade is None:
+            raise DatabaseError(f"the entry order of trade {journal['trade_id']} is gone")
+        trades.append(trade)
+    return trades
+
+
+def reload(db: TradingDB, trade: Trade) -> Trade:
+    """Return a trade as the database has it now. Raises DatabaseError."""
+    return load_trades(db, [trade.id])[0]
+
+
+def unfilled_end(trade: Trade, now: datetime) -> tuple[TradeEnd, DecisionStatus, str]:
+    """Return how a trade and its decision end whose entry ended with nothing filled."""
+    reason = UNFILLED_END[OrderStatus(trade.entry["order_status"])]
+    status = DecisionStatus.CANCELLED if reason is ExitReason.CANCELLED else DecisionStatus.FAILED
+    words = f"the order ended as {trade.entry['broker_status']} with nothing filled"
+    return TradeEnd(JournalStatus.CANCELLED, reason, now), status, words
+
+
+def close_trades(db: TradingDB, trades: Sequence[Trade], now: datetime) -> dict[int, TradeEnd]:
+    """Close trades whose shares are all gone, with the profit their executions give; return how each ended.
+
+    Raises DatabaseError.
+    """
+    fills = fills_by_order(db, [trade.id for trade in trades])
+    ends = {trade.id: closed_end(trade, fills) for trade in trades}
+    end_trades(db, ends, now)
+    for trade in trades:
+        end = ends[trade.id]
+        log.info("trade closed", extra={
+            "trade_id": trade.name, "reason": end.reason, "pnl": str(end.pnl), "estimate": end.estimate,
+        })
+    return ends
+
+
+def settle_estimates(db: TradingDB, now: datetime) -> None:
+    """Replace the profits that are estimates where every execution is known by now. Raises DatabaseError."""
+    trades = load_trades(db, estimated_trades(db))
+    fills = fills_by_order(db, [trade.id for trade in trades]) if trades else {}
+    for trade in trades:
+        if trade.held == 0 and not (end := closed_end(trade, fills)).estimate:
+            settle_estimate(db, trade.id, end, now)
+
+
+def closed_end(trade: Trade, fills: FillsByOrder) -> TradeEnd:
+    """Return what a trade came to whose shares are all gone: from its executions, else from its orders' averages.
+
+    Where not every execution is known the profit is an estimate. Raises ValueError when shares are left.
+    Source: contract, meanings.
+    """
+    orders = (*trade.entries, *trade.exits)
+    complete = all(total_qty(fills.get(order["id"], ())) == order["filled_qty"] for order in orders)
+    came: list[Fill] = []
+    left: list[Fill] = []
+    for order in orders:
+        known = fills.get(order["id"], ()) if complete else _average_fill(order)
+        (came if order["side"] == trade.side else left).extend(known)
+    sold = list(left)
+    for change in trade.adjustments:
+        (came if change["side"] == trade.side else left).append(Fill(change["qty"], change["price"]))
+        if change["kind"] == "MANUAL_EXIT":
+            sold.append(Fill(change["qty"], change["price"]))
+    guessed = any(change["kind"] == "MANUAL_EXIT" and change["evidence_id"] is None for change in trade.adjustments)
+    ended_at, reason = max(_exits(trade), default=(trade.journal["updated_at"], ExitReason.MANUAL_EXIT))
+    return TradeEnd(
+        JournalStatus.CLOSED, reason, ended_at, average_price(sold), realised_pnl(trade.side, came, left),
+        estimate=guessed or not complete,
+    )
+
+
+def _exits(trade: Trade) -> list[tuple[datetime, ExitReason]]:
+    """Return when and why shares left the trade."""
+    ours = [
+        (order["filled_at"] or order["updated_at"],
+         ExitReason(order["exit_reason"] or FILLED_EXIT[OrderRole(order["order_type"])]))
+        for order in trade.exits if order["filled_qty"] > 0 and order["side"] != trade.side
+    ]
+    return ours + [
+        (change["happened_at"], ExitReason.MANUAL_EXIT)
+        for change in trade.adjustments if change["kind"] == "MANUAL_EXIT"
+    ]
+
+
+def _average_fill(order: Row) -> list[Fill]:
+    return [Fill(order["filled_qty"], order["filled_avg_price"])] if order["filled_qty"] > 0 else []
