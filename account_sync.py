@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 
-from alpaca_client import Broker
+from alpaca_client import Broker, JsonObject, number
 from clock import Clock
 from db_layer import Row, TradingDB
-from fill_records import Heard, add_fills, note_external_orders, unexplained
+from fill_records import add_fills, follow_fills, note_external_orders, unexplained
 from order_desk import OrderDesk
 from order_life import AT_BROKER, JournalStatus, OrderStatus, decimal_text
-from order_records import LOAD_ORDERS, Change
+from order_records import Change, listing_start, load_orders
 from pass_log import Event, PassLog
 
 # Our clock and the broker's may differ; listings begin this much earlier.
 CLOCK_MARGIN = timedelta(hours=1)
+WORKING = frozenset({*AT_BROKER, OrderStatus.UNKNOWN})
 
 
 class AccountSync:
@@ -25,44 +27,51 @@ class AccountSync:
         self._broker = broker
         self._clock = clock
         self._desk = desk
+        self.rows: list[Row] | None = None  # the orders as they are after a listing, where that is known
 
     def orders(self, found: PassLog) -> None:
         """Write down what one listing says about all orders. Raises DatabaseError and BrokerError."""
-        rows = self._db.execute_query(LOAD_ORDERS)
+        self.rows = None
+        rows = load_orders(self._db)
         if not rows:
             return
-        asked = [row for row in rows if OrderStatus(row["order_status"]) in (*AT_BROKER, OrderStatus.UNKNOWN)]
-        orders = self._broker.list_orders(rows[0]["since"])
-        changes = self._desk.hear(rows, orders)
+        listing = _Listing(rows)
+        orders = self._broker.list_orders(listing_start(rows), listing.is_news)
+        changes, self.rows = self._desk.hear(rows, orders)
         found.events[Event.CHANGED] += len(changes)
         for change in changes:
             self._alert_late_fill(change, found)
         members = [member for order in orders for member in (order, *order["legs"])]
-        self._note_external(rows, members)
-        self._ask_for_absent(asked, {member["id"] for member in members}, found)
+        note_external_orders(self._db, [heard for heard in members if listing.is_foreign(heard)], self._clock.now())
+        self._ask_for_absent(rows, listing.understood({heard["id"] for heard in members}), found)
 
     def fills(self) -> None:
         """Write down the executions not known yet, newest first, until none is missing.
 
         Raises DatabaseError and BrokerError.
         """
-        missing = unexplained(self._db, self._clock.now())
-        if not missing:
+        wanted = unexplained(self._db, self._clock.now())
+        if not wanted:
             return
-        for page in self._broker.fill_pages(min(order["since"] for order in missing) - CLOCK_MARGIN):
-            now = self._clock.now()
-            if add_fills(self._db, page, now) and not unexplained(self._db, now):
-                return
+        missing = {order["alpaca_order_id"]: order["missing"] for order in wanted}
+        beyond = set()
+        for page in self._broker.fill_pages(min(order["since"] for order in wanted) - CLOCK_MARGIN):
+            for fill in add_fills(self._db, page):
+                missing[fill["order_id"]] = missing.get(fill["order_id"], Decimal(0)) - fill["qty"]
+                if missing[fill["order_id"]] < 0:
+                    beyond.add(fill["order_id"])
+            if all(shares <= 0 for shares in missing.values()):
+                break
+        if follow_fills(self._db, beyond, self._clock.now()):
+            self.rows = None
 
-    def _note_external(self, rows: Sequence[Row], members: Sequence[Heard]) -> None:
-        ours = {row["alpaca_order_id"] for row in rows} | {row["client_order_id"] for row in rows}
-        others = [heard for heard in members if heard["id"] not in ours and heard.get("client_order_id") not in ours]
-        note_external_orders(self._db, others, self._clock.now())
-
-    def _ask_for_absent(self, asked: Sequence[Row], listed: set[str], found: PassLog) -> None:
+    def _ask_for_absent(self, rows: Sequence[Row], listed: set[str], found: PassLog) -> None:
         """Ask for working orders that the listing left out, one by one: absence says nothing about them."""
-        for row in asked:
-            if row["alpaca_order_id"] and row["parent_order_id"] is None and row["alpaca_order_id"] not in listed:
+        for row in rows:
+            if row["order_status"] not in WORKING or row["parent_order_id"] is not None:
+                continue
+            if row["alpaca_order_id"] is not None and row["alpaca_order_id"] not in listed:
+                self.rows = None
                 found.tolerate(row["client_order_id"], partial(self._desk.refresh, row["id"]))
 
     def _alert_late_fill(self, change: Change, found: PassLog) -> None:
@@ -74,3 +83,41 @@ class AccountSync:
                 f"order {row['client_order_id']} filled {shares} shares after {row['trade_id']} was over; the trade is "
                 "taken up again",
             )
+
+
+class _Listing:
+    """Tells news from the bulk of a listing, and remembers which orders it held."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._known = {row["alpaca_order_id"]: row for row in rows}
+        self._client_ids = {row["client_order_id"] for row in rows}
+        self._old: set[str] = set()
+
+    def is_news(self, raw: JsonObject) -> bool:
+        """Tell whether an order as the broker wrote it, or a leg of it, says anything that its row does not."""
+        row = self._known.get(raw.get("id"))
+        legs = [self.is_news(leg) for leg in raw.get("legs") or ()]
+        if row is None or any(legs) or not _says_the_same(row, raw) or self._has_new_successor(raw):
+            return True
+        self._old.add(raw["id"])
+        return False
+
+    def understood(self, news: set[str]) -> set[str]:
+        """Return the ids of the orders that the listing told about: nothing new, or news that made sense."""
+        return self._old | news
+
+    def is_foreign(self, order: JsonObject) -> bool:
+        """Tell whether no row here knows the order; one whose row is being written elsewhere is told later."""
+        return order["id"] not in self._known and order.get("client_order_id") not in self._client_ids
+
+    def _has_new_successor(self, raw: JsonObject) -> bool:
+        return raw.get("replaced_by") is not None and raw["replaced_by"] not in self._known
+
+
+def _says_the_same(row: Row, raw: JsonObject) -> bool:
+    """Compare what can change under an order; quantity and prices do when the broker adjusts it to a split."""
+    return bool(
+        row["broker_status"] == raw.get("status") and row["filled_qty"] == number(raw.get("filled_qty"))
+        and row["qty"] == number(raw.get("qty")) and row["limit_price"] == number(raw.get("limit_price"))
+        and row["stop_price"] == number(raw.get("stop_price"))
+    )

@@ -7,10 +7,10 @@ Source: Alpaca's API reference; what an answer proves is explained in docs/archi
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import cast
+from typing import Protocol, cast
 
 from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
@@ -28,6 +28,7 @@ from broker_answers import (
     checked_position,
     checked_split,
     last_prices,
+    number,
     positions_by_symbol,
     readable,
     rows_with_ids,
@@ -38,15 +39,22 @@ from clock import Clock, SystemClock
 from config import AlpacaSettings, load_settings
 
 __all__ = [
-    "Broker", "BrokerError", "JsonObject", "MarketHours", "Outcome", "Position", "Reply", "Request",
-    "get_data_client", "get_trading_client", "same_order",
+    "Broker", "BrokerError", "Exchange", "JsonObject", "MarketHours", "Outcome", "Position", "Reply", "Request",
+    "get_data_client", "get_trading_client", "number", "same_order",
 ]
 
 PAGE_SIZE = 500
 ACTIVITIES_PAGE_SIZE = 100
 MAX_PAGES = 400
 
-Recorder = Callable[[Request, Reply], None]
+Exchange = tuple[Request, Reply]
+IsNews = Callable[[JsonObject], bool]
+
+
+class Recorder(Protocol):
+    """Is told reads with their answers before these are used, of a listing the ids of the orders that are news."""
+
+    def __call__(self, exchanges: Sequence[Exchange], news: Container[str] | None = None) -> None: ...
 
 
 def get_trading_client(settings: AlpacaSettings | None = None) -> TradingClient:
@@ -132,16 +140,25 @@ class Broker:
         order = self._read_one(f"/v2/orders/{order_id}", {"nested": "true"})
         return checked_order(order) if order is not None else None
 
-    def list_orders(self, after: datetime) -> list[JsonObject]:
+    def list_orders(self, after: datetime, is_news: IsNews | None = None) -> list[JsonObject]:
         """Return the orders submitted after this moment in any state, legs under their parents, oldest first.
 
-        Pages by the id of the last order, since orders may share a submission time. A row that makes no sense is
-        left out, as if it had not been listed. Raises BrokerError.
+        Pages by the id of the last order, since orders may share a submission time. `is_news` is shown each row as it
+        came; what it turns down is neither returned nor recorded. A row that makes no sense is left out, as if it had
+        not been listed. Raises BrokerError.
         """
         wanted = {"status": "all", "nested": "true", "direction": "asc", "limit": str(PAGE_SIZE)}
         start = {"after": after.isoformat()}
-        pages = self._pages("/v2/orders", wanted, start, "after_order_id", PAGE_SIZE)
-        return [order for page in pages for order in readable(checked_order, page)]
+        heard: list[Exchange] = []
+        news: list[JsonObject] = []
+        try:
+            for page in self._pages("/v2/orders", wanted, start, "after_order_id", PAGE_SIZE, heard):
+                news += page if is_news is None else filter(is_news, page)
+        except BrokerError:
+            self._record(heard)
+            raise
+        self._record(heard, None if is_news is None else {row["id"] for row in news})
+        return readable(checked_order, news)
 
     def fill_pages(self, after: datetime) -> Iterator[list[JsonObject]]:
         """Yield the fill activities since this moment page by page, newest first, without rows that make no sense.
@@ -212,15 +229,17 @@ class Broker:
 
     def _pages(
         self, path: str, wanted: Mapping[str, str], start: Mapping[str, str], cursor: str, size: int,
+        heard: list[Exchange] | None = None,
     ) -> Iterator[list[JsonObject]]:
         """Yield the rows of each page that were on none before; the cursor takes the place of `start` after the first.
 
-        A full page without anything new, or a listing without an end, is a BrokerError.
+        A full page without anything new, or a listing without an end, is a BrokerError. Exchanges are put into `heard`
+        for the caller to record, or recorded at once without it.
         """
         known: set[str] = set()
         place = start
         for _ in range(MAX_PAGES):
-            page = rows_with_ids(self._read_list(path, {**wanted, **place}))
+            page = rows_with_ids(self._read_list(path, {**wanted, **place}, heard))
             fresh = {row["id"]: row for row in page if row["id"] not in known}
             yield list(fresh.values())
             if len(page) < size:
@@ -237,17 +256,26 @@ class Broker:
             raise BrokerError(f"GET {path} gave no JSON object")
         return answer
 
-    def _read_list(self, path: str, params: Mapping[str, str]) -> list[Json]:
-        answer = self._read(self._trading, Request("GET", path, params))
+    def _read_list(
+        self, path: str, params: Mapping[str, str], heard: list[Exchange] | None = None,
+    ) -> list[Json]:
+        answer = self._read(self._trading, Request("GET", path, params), heard=heard)
         if not isinstance(answer, list):
             raise BrokerError(f"GET {path} gave no JSON list")
         return answer
 
-    def _read(self, line: Line, request: Request, absent: int | None = None) -> Json:
-        reply = self._ask(line, request)
+    def _read(
+        self, line: Line, request: Request, absent: int | None = None, heard: list[Exchange] | None = None,
+    ) -> Json:
+        exchanges: list[Exchange] = [] if heard is None else heard
+        reply = line.call(request)
+        exchanges.append((request, reply))
         if reply.http_status == TOO_MANY_REQUESTS:
             # The line lets this one go when the broker has room again.
-            reply = self._ask(line, request)
+            reply = line.call(request)
+            exchanges.append((request, reply))
+        if heard is None:
+            self._record(exchanges)
         body = reply.json()
         if reply.http_status == absent is not None and isinstance(body, dict) and "message" in body:
             return None
@@ -258,8 +286,6 @@ class Broker:
             raise BrokerError(f"{request.method} {request.path} failed: {words}")
         return body
 
-    def _ask(self, line: Line, request: Request) -> Reply:
-        reply = line.call(request)
-        if self._recorder is not None:
-            self._recorder(request, reply)
-        return reply
+    def _record(self, exchanges: Sequence[Exchange], news: Container[str] | None = None) -> None:
+        if self._recorder is not None and exchanges:
+            self._recorder(exchanges, news)

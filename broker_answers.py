@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 LONGEST_WORD = 128
@@ -18,6 +19,9 @@ log = logging.getLogger("broker_answers")
 
 Json = Any
 JsonObject = dict[str, Any]
+
+ORDER_NUMBERS = ("qty", "filled_qty", "filled_avg_price", "limit_price", "stop_price")
+NOTHING = Decimal(0)
 
 
 class BrokerError(Exception):
@@ -62,10 +66,8 @@ def checked_order(order: Json) -> JsonObject:
     """Check the parts of an order that are acted on, and turn its numbers into Decimal."""
     if not isinstance(order, dict) or not _word(order.get("id")) or not _word(order.get("status")):
         raise BrokerError("the broker sent an order without id or status")
-    checked = dict(order)
-    for name in ("qty", "filled_qty", "filled_avg_price", "limit_price", "stop_price"):
-        checked[name] = _decimal(order, name)
-    checked["filled_qty"] = filled = checked["filled_qty"] or Decimal(0)
+    checked = order | {name: _decimal(order, name) for name in ORDER_NUMBERS}
+    checked["filled_qty"] = filled = checked["filled_qty"] or NOTHING
     if filled < 0 or (filled > 0 and not checked["filled_avg_price"]) or (filled == 0 and order["status"] == "filled"):
         raise BrokerError(f"the broker sent order {order['id']} with fills that make no sense")
     if order.get("client_order_id") is not None and not _word(order["client_order_id"]):
@@ -179,17 +181,26 @@ def _word(value: Json) -> bool:
     return isinstance(value, str) and 0 < len(value) <= LONGEST_WORD and value.isprintable()
 
 
+def number(value: Json) -> Decimal | None:
+    """Return shares or dollars as the broker wrote them, or None for nothing and for what is no such number."""
+    return _number(value) if isinstance(value, str) or value is None else _number(str(value))
+
+
+@lru_cache(maxsize=10_000)  # a listing says the same few prices and quantities thousands of times
+def _number(text: str | None) -> Decimal | None:
+    try:
+        read = Decimal(text or "NaN")
+    except InvalidOperation:
+        return None
+    return read if read.is_finite() and abs(read) < HIGHEST_NUMBER else None
+
+
 def _decimal(record: Mapping[str, Json], name: str) -> Decimal | None:
     value = record.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or abs(number) >= HIGHEST_NUMBER:
+    read = number(value)
+    if read is None and value is not None and value != "":
         raise BrokerError(f"the broker sent {name}={str(value)[:40]!r}, which is no number of shares or dollars")
-    return number
+    return read
 
 
 def _moment(record: Mapping[str, Json], name: str) -> datetime | None:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
-from psycopg2.extras import RealDictCursor, execute_values, register_default_json, register_default_jsonb
+from psycopg2.extras import execute_values, register_default_json, register_default_jsonb
 
 from config import get_postgres_config, load_settings
 
@@ -220,16 +220,18 @@ class TradingDB:
         register_default_jsonb(connection, loads=_loads)
         return connection
 
-    def _cursor(self) -> RealDictCursor:
+    def _cursor(self) -> psycopg2.extensions.cursor:
         if self._connection is None:
             raise DatabaseError("the connection to PostgreSQL is closed")
-        return self._connection.cursor(cursor_factory=RealDictCursor)
+        return self._connection.cursor()
 
     def _run(self, statement: str | sql.Composable, parameters: Parameters) -> tuple[list[Row], int]:
         with _translated_errors(), self._cursor() as cursor:
             cursor.execute(statement, parameters)
-            rows = [dict(row) for row in cursor.fetchall()] if cursor.description else []
-            return rows, cursor.rowcount
+            if cursor.description is None:
+                return [], cursor.rowcount
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()], cursor.rowcount
 
     def _prepare(self, statement: str) -> str:
         name = f"statement_{len(self._prepared) + 1}"

@@ -26,6 +26,7 @@ SET broker_status = EXCLUDED.broker_status, qty = EXCLUDED.qty, filled_qty = EXC
 WHERE (known.broker_status, known.filled_qty) IS DISTINCT FROM (EXCLUDED.broker_status, EXCLUDED.filled_qty)
 RETURNING alpaca_order_id, side, qty, symbol, filled_qty, created_at = updated_at AS is_new
 """
+# Like a read, an execution is on the disk before what is concluded from it; lost in a crash it is listed again.
 ADD_FILLS = """
 INSERT INTO order_fill (order_execution_id, external_order_id, execution_id, side, qty, price, filled_at)
 SELECT ours.id, theirs.id, fill.execution_id, COALESCE(ours.side, theirs.side), fill.qty, fill.price, fill.filled_at
@@ -33,8 +34,9 @@ FROM unnest(%(order_ids)s::text[], %(execution_ids)s::text[], %(qtys)s::numeric[
             %(filled_ats)s::timestamptz[]) AS fill (order_id, execution_id, qty, price, filled_at)
 LEFT JOIN order_execution ours ON ours.alpaca_order_id = fill.order_id
 LEFT JOIN external_order theirs ON theirs.alpaca_order_id = fill.order_id AND ours.id IS NULL
-WHERE ours.id IS NOT NULL OR theirs.id IS NOT NULL
+WHERE (ours.id IS NOT NULL OR theirs.id IS NOT NULL) AND set_config('synchronous_commit', 'off', true) = 'off'
 ON CONFLICT (execution_id) DO NOTHING
+RETURNING execution_id
 """
 # Where the sums disagree, the list of executions is the truth.
 FOLLOW_FILLS = """
@@ -48,15 +50,16 @@ WHERE orders.id = known.order_execution_id AND known.qty > orders.filled_qty
 # Orders that say more shares were filled than executions account for: ours while their trade is open or estimated,
 # others for a week after they last changed. An order may have been filled a while before it was first seen here.
 UNEXPLAINED = """
-SELECT orders.created_at AS since
-FROM order_execution orders
-WHERE orders.trade_journal_id IN (SELECT id FROM trade_journal
-                                  WHERE status IN ('ORDERED', 'POSITION') OR pnl_is_estimate)
-  AND orders.filled_qty > (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE order_execution_id = orders.id)
-UNION ALL
-SELECT created_at - interval '1 day' FROM external_order theirs
-WHERE updated_at > %(now)s - interval '7 days'
-  AND filled_qty > (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE external_order_id = theirs.id)
+SELECT alpaca_order_id, since, filled_qty - known AS missing
+FROM (SELECT orders.alpaca_order_id, orders.created_at AS since, orders.filled_qty,
+             (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE order_execution_id = orders.id) AS known
+      FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+      WHERE orders.filled_qty > 0 AND (journal.status IN ('ORDERED', 'POSITION') OR journal.pnl_is_estimate)
+      UNION ALL
+      SELECT alpaca_order_id, created_at - interval '7 days', filled_qty,
+             (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE external_order_id = theirs.id)
+      FROM external_order theirs WHERE updated_at > %(now)s - interval '7 days') AS filled
+WHERE filled_qty > known
 """
 FILLS_OF_TRADES = """
 SELECT fill.order_execution_id, fill.qty, fill.price
@@ -89,23 +92,26 @@ def note_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) 
             raise_alert(db, AlertLevel.WARNING, "external_order", row["symbol"], message, now)
 
 
-def add_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> int:
-    """Write executions of known orders, each once; return how many were new. Raises DatabaseError."""
+def add_fills(db: TradingDB, fills: Sequence[Heard]) -> list[Heard]:
+    """Write executions of known orders, each once; return those that were new. Raises DatabaseError."""
     if not fills:
-        return 0
-    order_ids = [fill["order_id"] for fill in fills]
-    added = db.execute_update(ADD_FILLS, {
-        "order_ids": order_ids, "execution_ids": [fill["id"] for fill in fills],
+        return []
+    added = db.execute_query(ADD_FILLS, {
+        "order_ids": [fill["order_id"] for fill in fills], "execution_ids": [fill["id"] for fill in fills],
         "qtys": [fill["qty"] for fill in fills], "prices": [fill["price"] for fill in fills],
         "filled_ats": [fill["transaction_time"] for fill in fills],
     })
-    if added:
-        db.execute_update(FOLLOW_FILLS, {"order_ids": order_ids, "now": now})
-    return added
+    new = {row["execution_id"] for row in added}
+    return [fill for fill in fills if fill["id"] in new]
+
+
+def follow_fills(db: TradingDB, order_ids: Collection[str], now: datetime) -> int:
+    """Raise the filled shares of orders (the broker's ids) to what their executions say. Raises DatabaseError."""
+    return db.execute_update(FOLLOW_FILLS, {"order_ids": list(order_ids), "now": now}) if order_ids else 0
 
 
 def unexplained(db: TradingDB, now: datetime) -> list[Row]:
-    """Return the orders with filled shares that no execution accounts for yet. Raises DatabaseError."""
+    """Return the orders with filled shares (`missing`) that no execution accounts for yet. Raises DatabaseError."""
     return db.execute_query(UNEXPLAINED, {"now": now})
 
 

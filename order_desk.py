@@ -5,24 +5,26 @@ once, and the answer committed (Tx3) before anything is concluded from it. Sourc
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from alpaca_client import Broker, BrokerError, Outcome, Reply, Request, same_order
+from alpaca_client import Broker, BrokerError, Exchange, Outcome, Reply, Request, same_order
 from analysis_rows import AnalysisRows
 from audit_trail import (
     AlertLevel,
     OrderState,
     Payload,
     PayloadPolicy,
+    Read,
+    extract_text,
     finish_decision,
     raise_alert,
     record_answer,
     record_attempt,
     record_order_states,
-    record_read,
+    record_reads,
     record_request,
     record_response,
     request_text,
@@ -47,8 +49,8 @@ from order_records import (
     LOAD_GROUP,
     LOAD_HEARD,
     LOCK_GROUP,
-    MARK_INTERRUPTED,
     UNSENT,
+    UNSETTLED,
     Change,
     add_successors,
     apply_changes,
@@ -60,18 +62,23 @@ from risk_gate import entries_allowed
 from trade_records import TradeEnd, end_trades
 
 SOURCE = "alpaca"
+PENDING_CANCEL = "pending_cancel"
 CANCEL_POLLS = 20
 CANCEL_POLL_SECONDS = 0.5
 LOOKUPS_BEFORE_NOT_PLACED = 2
-UNSETTLED = """
-SELECT id FROM order_execution
-WHERE order_status = 'unknown' AND parent_order_id IS NULL ORDER BY id
-"""
 OUTCOME_OF_ENTRY = """
 SELECT orders.order_type, orders.alpaca_order_id, orders.trade_journal_id, decision.status, decision.status_reason,
        decision.analysis_row_key
 FROM order_execution orders JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
 WHERE orders.id = %(id)s
+"""
+
+# The trade whose order an amend took away before its new order came to nothing.
+AMENDED_TRADE = """
+SELECT journal.trade_id FROM audit.trade_decisions decision
+JOIN order_execution target ON target.id = decision.target_order_id
+JOIN trade_journal journal ON journal.id = target.trade_journal_id
+WHERE decision.id = %(id)s AND decision.action = 'amend'
 """
 
 EXECUTION_OF_OUTCOME = {
@@ -95,7 +102,7 @@ class OrderDesk:
         self._clock = clock
         self._policy = policy
         self._analysis = analysis
-        broker.record_with(self.record_read)
+        broker.record_with(self.record_reads)
 
     def submit(self, order_id: int) -> Outcome | None:
         """Send an intended order (with its leg) and settle the answer.
@@ -142,10 +149,13 @@ class OrderDesk:
         if row_key is None or outcome["order_type"] != OrderRole.ENTRY or not (placed or over):
             return
         if placed:
-            journal_id = outcome["trade_journal_id"]
-            self._mark(row_key, lambda now: self._analysis.mark_placed(row_key, order_id_heard, journal_id, now))
+            self.mark_done(row_key, order_id_heard, outcome["trade_journal_id"])
         else:
             self.mark_refused(row_key, outcome["status_reason"])
+
+    def mark_done(self, row_key: str, alpaca_order_id: str | None, journal_id: int) -> None:
+        """Write onto a row of analysis_decision which order and trade it came to; what hinders that is an alert."""
+        self._mark(row_key, lambda now: self._analysis.mark_placed(row_key, alpaca_order_id, journal_id, now))
 
     def mark_refused(self, row_key: str, reason: str) -> None:
         """Write onto a row of analysis_decision why it was not carried out; what hinders that is an alert."""
@@ -166,59 +176,77 @@ class OrderDesk:
     def cancel(self, order: Row) -> bool:
         """Ask the broker to cancel an order and wait for its word; True when the order has ended, however it did.
 
-        Raises DatabaseError and BrokerError.
+        A cancel that the broker is at already is only waited for. Raises DatabaseError and BrokerError.
         """
-        self._send_cancel(order["alpaca_order_id"])
+        if order["broker_status"] != PENDING_CANCEL:
+            self._send_cancel(order["alpaca_order_id"])
         for poll in range(CANCEL_POLLS):
             if poll:
                 self._clock.sleep(CANCEL_POLL_SECONDS)
-            self.refresh(order["id"])
+            if not self.refresh(order["id"]):
+                return False
             current = self._db.get_by_id("order_execution", order["id"])
             if current is not None and OrderStatus(current["order_status"]) in ENDED:
                 return True
         return False
 
-    def refresh(self, order_id: int) -> None:
-        """Read one order with its legs from the broker and write down what is new. Raises BrokerError."""
+    def refresh(self, order_id: int) -> bool:
+        """Read one order with its legs from the broker and write down what is new; False when it knows no such order.
+
+        Raises DatabaseError and BrokerError.
+        """
         rows = self._db.execute_query(LOAD_GROUP, {"id": order_id})
         heard = self._broker.get_order(rows[0]["alpaca_order_id"]) if rows[0]["alpaca_order_id"] else None
         if heard is None:
-            return
+            return False
         successor = self._broker.get_order(heard["replaced_by"]) if heard.get("replaced_by") else None
         self.hear(rows, [heard, successor] if successor else [heard])
+        return True
 
-    def hear(self, rows: Sequence[Row], orders: Sequence[Mapping[str, Any]]) -> list[Change]:
-        """Write down what the broker says of these rows' orders, and return what was new; successors get rows too."""
-        rows = list(rows)
+    def hear(
+        self, rows: Sequence[Row], orders: Sequence[Mapping[str, Any]],
+    ) -> tuple[list[Change], list[Row] | None]:
+        """Write down what the broker says of these rows' orders; orders that replaced them get rows too.
+
+        Returns what was new, and the rows as they are now, or None where that takes reading them again. Raises
+        DatabaseError.
+        """
         changes = find_changes(rows, orders)
-        while successors := find_successors(rows, orders):
+        grown = list(rows)
+        while successors := find_successors(grown, orders):
             add_successors(self._db, successors, self._clock.now())
             ids = [successor.order["id"] for successor in successors]
             added = self._db.execute_query(LOAD_HEARD, {"alpaca_order_ids": ids})
-            rows += added
+            grown += added
             changes += find_changes(added, orders)
             if len(added) < len(successors):
                 break  # one of them could not be written; asking again would not end
-        self.apply(changes)
-        return changes
+        taken = self.apply(changes)
+        if len(grown) > len(rows) or len(taken) < len(changes):
+            return changes, None
+        return changes, [taken.get(row["id"], row) for row in rows]
 
-    def apply(self, changes: list[Change]) -> int:
-        """Write changes; an entry heard of for the first time marks its decision's row too. Raises DatabaseError."""
+    def apply(self, changes: list[Change]) -> dict[int, Row]:
+        """Write changes and return the rows that took them; the row of a decision whose entry is new is marked too.
+
+        Raises DatabaseError.
+        """
         if not changes:
-            return 0
+            return {}
         try:
             with self._db.transaction():
-                count = apply_changes(self._db, changes, self._clock.now())
+                taken = apply_changes(self._db, changes, self._clock.now())
         except DatabaseError as error:
             if error.lost_connection:
                 raise
-            count = sum(self._apply_alone(change) for change in changes)
+            taken = {id: row for change in changes for id, row in self._apply_alone(change).items()}
         for change in changes:
             if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
                 self.mark(change.row["id"])
-        return count
+        self._alert_rejected(changes)
+        return taken
 
-    def _apply_alone(self, change: Change) -> int:
+    def _apply_alone(self, change: Change) -> dict[int, Row]:
         """Write one change, so that one the database refuses does not hold up the others."""
         now = self._clock.now()
         try:
@@ -229,12 +257,11 @@ class OrderDesk:
                 raise
             message = f"what the broker says of order {change.order['id']} cannot be stored: {error}"
             raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", change.order["id"], message, now)
-            return 0
+            return {}
 
     def settle_unfinished(self) -> None:
         """Look up every order whose outcome is unknown, interrupted ones included; a failure is asked again later."""
-        self._db.execute_update(MARK_INTERRUPTED, {"now": self._clock.now()})
-        for order in self._db.execute_query(UNSETTLED):
+        for order in self._db.execute_query(UNSETTLED, {"now": self._clock.now()}):
             try:
                 self.look_up(order["id"])
             except BrokerError as error:
@@ -303,6 +330,7 @@ class OrderDesk:
             if OrderStatus(order["order_status"]) in ENDED:
                 self._alert_late_order(order, reply.order()["id"])
             apply_changes(self._db, changes, now)
+            self._alert_rejected(changes)
         elif reply.outcome is Outcome.REFUSED:
             set_status(self._db, order_id, OrderStatus.REJECTED, now)
             if order["order_type"] == OrderRole.ENTRY:
@@ -319,6 +347,15 @@ class OrderDesk:
         )
         now = self._clock.now()
         raise_alert(self._db, AlertLevel.CRITICAL, "late_order", order["client_order_id"], message, now)
+
+    def _alert_rejected(self, changes: Sequence[Change]) -> None:
+        """Raise the alert of an amend whose new order the broker took and then rejected."""
+        for change in changes:
+            rejected = change.status is OrderStatus.REJECTED and not change.order["filled_qty"]
+            order = self._db.get_by_id("order_execution", change.row["id"]) if rejected else None
+            if order is not None and order["order_type"] == OrderRole.ENTRY:
+                words = f"the broker rejected order {change.order['id']} after taking it"
+                alert_amended(self._db, order["trade_decision_id"], words, self._clock.now())
 
     def _send_cancel(self, alpaca_order_id: str) -> None:
         self._broker.wait_for_room()
@@ -337,6 +374,7 @@ class OrderDesk:
     def _fail_entry(self, order: Row, reason: ExitReason, words: str) -> None:
         now = self._clock.now()
         finish_decision(self._db, order["trade_decision_id"], DecisionStatus.FAILED, words, now)
+        alert_amended(self._db, order["trade_decision_id"], words, now)
         end_trades(self._db, {order["trade_journal_id"]: TradeEnd(JournalStatus.CANCELLED, reason, now)}, now)
 
     def _payload_of(self, request: Request) -> Payload:
@@ -351,15 +389,25 @@ class OrderDesk:
             error_details=body if isinstance(body, dict) else None,
         )
 
-    def record_read(self, request: Request, reply: Reply) -> None:
-        """Write down a read and its answer; the broker's door calls this before the answer is used."""
+    def record_reads(self, exchanges: Sequence[Exchange], news: Container[str] | None = None) -> None:
+        """Write down reads and their answers; the broker's door calls this before the answers are used.
+
+        Of a listing only the orders whose ids are `news` are kept, with the number of rows of each page.
+        """
+        reads = [self._read_of(request, reply, news) for request, reply in exchanges]
+        record_reads(self._db, SOURCE, reads, self._clock.now())
+
+    def _read_of(self, request: Request, reply: Reply, news: Container[str] | None) -> Read:
         remaining = reply.headers.get("X-RateLimit-Remaining", "")
-        # Headers change with every answer; without them the same answer has the same digest and is stored once.
-        record_read(
-            self._db, SOURCE, f"{request.method} {request.path}",
-            self._payload_of(request),
-            self._policy.payload(response_text(reply.http_status, {}, reply.text or None, reply.error)),
-            self._clock.now(), reply.http_status, reply.duration_ms,
+        if news is not None and reply.http_status == 200 and isinstance(reply.parsed, list):
+            new = [row for row in reply.parsed if row["id"] in news]
+            text = extract_text(reply.http_status, len(reply.parsed), new)
+        else:
+            # Headers change with every answer; without them the same answer has the same digest and is stored once.
+            text = response_text(reply.http_status, {}, reply.text or None, reply.error)
+        return Read(
+            f"{request.method} {request.path}", self._payload_of(request), self._policy.payload(text),
+            reply.http_status, reply.duration_ms,
             int(remaining) if remaining.isdecimal() and len(remaining) < 10 else None,
         )
 
@@ -388,6 +436,13 @@ def order_body(order: Row, legs: list[Row]) -> dict[str, Any]:
     if order["limit_price"] is not None:
         return body | {"type": "limit", "limit_price": decimal_text(order["limit_price"])}
     return body | {"type": "market"}
+
+
+def alert_amended(db: TradingDB, decision_id: int, reason: str, now: datetime) -> None:
+    """Raise the alert that an amend took an order away and placed none; nothing for other decisions."""
+    for trade in db.execute_query(AMENDED_TRADE, {"id": decision_id}):
+        message = f"the order of {trade['trade_id']} is cancelled, and the one to replace it came to nothing: {reason}"
+        raise_alert(db, AlertLevel.CRITICAL, "amended_without_order", trade["trade_id"], message, now)
 
 
 def _never_arrived(order: Row) -> OrderState:

@@ -11,7 +11,6 @@ from functools import partial
 import requirements_check  # noqa: F401
 from account_sync import AccountSync
 from alpaca_client import Broker
-from audit_trail import finish_decisions
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
@@ -22,8 +21,8 @@ from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import Event, PassLog
 from protection import ALERTS, Protection
-from trade_book import close_trades, load_open_trades, reload, settle_estimates, unfilled_end
-from trade_records import Trade, end_trades
+from trade_book import conclude, load_open_trades, reload, settle_estimates
+from trade_records import Trade
 
 log = logging.getLogger("order_monitor")
 
@@ -50,7 +49,7 @@ class OrderMonitor:
         self._broker.account()
         self._desk.settle_unfinished()
         self.sync_order_status()
-        trades = load_open_trades(self._db, self._found)
+        trades = load_open_trades(self._db, self._found, self._sync.rows)
         self._keep_books(trades)
         self._flatten_day_trades(trades)
         for trade in trades:
@@ -75,13 +74,14 @@ class OrderMonitor:
                 self._found.events[Event.OPENED] += 1
                 log.info("position opened", extra={"trade_id": trade.name, "qty": decimal_text(trade.held)})
 
-    def handle_exit_filled(self, trades: Sequence[Trade]) -> None:
-        """Close trades whose shares are all gone, with the profit their executions give. Raises DatabaseError."""
-        now = self._clock.now()
+    def handle_trade_over(self, trades: Sequence[Trade]) -> None:
+        """End trades whose shares are all gone, or whose entry ended with nothing filled. Raises DatabaseError."""
         with self._db.transaction():
-            close_trades(self._db, trades, now)
+            ends = conclude(self._db, trades, self._clock.now())
             self._found.resolve((*ALERTS, "too_many_exits"), [trade.name for trade in trades])
-        self._found.events[Event.CLOSED] += len(trades)
+        closed = sum(end.status is JournalStatus.CLOSED for end in ends)
+        self._found.events[Event.CLOSED] += closed
+        self._found.events[Event.ENDED_UNFILLED] += len(ends) - closed
 
     def cancel_remaining_orders(self) -> None:
         """Cancel what still works at the broker for trades that are over. Raises DatabaseError."""
@@ -92,13 +92,10 @@ class OrderMonitor:
                 self._found.events[Event.CANCELLED] += 1
 
     def _keep_books(self, trades: Sequence[Trade]) -> None:
-        """Write what the fills mean for the trades: opened, grown, shrunken, ended unfilled, closed."""
-        opened = [trade for trade in trades if trade.held > 0 and not _is_tracked(trade)]
-        unfilled = [trade for trade in trades if trade.entered == 0 and trade.entry_ended]
-        closed = [trade for trade in trades if trade.entered > 0 and trade.held == 0 and trade.entry_ended]
-        self._in_bulk(opened, self.handle_entry_filled)
-        self._in_bulk(unfilled, self._end_unfilled)
-        self._in_bulk(closed, self.handle_exit_filled)
+        """Write what the fills mean for the trades: opened, grown, shrunken, over."""
+        grown = [trade for trade in trades if trade.held > 0 and not _is_tracked(trade)]
+        self._in_bulk(grown, self.handle_entry_filled)
+        self._in_bulk([trade for trade in trades if trade.held == 0 and trade.entry_ended], self.handle_trade_over)
 
     def _in_bulk(self, trades: Sequence[Trade], write: Callable[[Sequence[Trade]], None]) -> None:
         """Write for all at once, or where the database refuses one by one, so that one odd row holds up no other."""
@@ -123,7 +120,7 @@ class OrderMonitor:
         elif trade.entry_ended or self._desk.cancel(trade.entry):
             trade = reload(self._db, trade)
             if trade.held == 0:
-                self.handle_exit_filled([trade])
+                self.handle_trade_over([trade])
 
     def _flatten_day_trades(self, trades: Sequence[Trade]) -> None:
         """Close the day trades shortly before the close (DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE)."""
@@ -139,16 +136,6 @@ class OrderMonitor:
                 trade.name, partial(self._protection.close_at_market, trade, ExitReason.EOD_EXIT),
             )
             self._protection.moved.add(trade.id)
-
-    def _end_unfilled(self, trades: Sequence[Trade]) -> None:
-        now = self._clock.now()
-        ends = [(trade, *unfilled_end(trade, now)) for trade in trades]
-        with self._db.transaction():
-            end_trades(self._db, {trade.id: end for trade, end, _, _ in ends}, now)
-            finish_decisions(self._db, {
-                trade.journal["trade_decision_id"]: (status, words) for trade, _, status, words in ends
-            }, now)
-        self._found.events[Event.ENDED_UNFILLED] += len(trades)
 
     def _sync_fills(self) -> None:
         self._sync.fills()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -20,30 +20,40 @@ from order_life import (
 )
 
 # An intent whose request was committed but whose answer was not is as unknown as a lost answer.
-MARK_INTERRUPTED = """
-UPDATE order_execution SET order_status = 'unknown', updated_at = %(now)s
-WHERE order_status = 'intended'
-  AND EXISTS (SELECT 1 FROM audit.trade_executions execution
-              WHERE execution.order_execution_id = order_execution.id AND execution.status = 'submitted')
+UNSETTLED = """
+WITH interrupted AS (
+    UPDATE order_execution SET order_status = 'unknown', updated_at = %(now)s
+    WHERE order_status = 'intended'
+      AND EXISTS (SELECT 1 FROM audit.trade_executions execution
+                  WHERE execution.order_execution_id = order_execution.id AND execution.status = 'submitted')
+    RETURNING id, parent_order_id
+)
+SELECT id FROM order_execution WHERE order_status = 'unknown' AND parent_order_id IS NULL
+UNION SELECT id FROM interrupted WHERE parent_order_id IS NULL
+ORDER BY id
 """
 
 # What the next listing is held against: all orders of trades that are not over, and all others since four days before
 # the oldest working order (or the newest of all) was written, because a fill or an order can arrive after an end.
 LOAD_ORDERS = """
-WITH listing AS (
+WITH orders AS (
+    SELECT id, trade_journal_id, alpaca_order_id, client_order_id, order_type, side, order_status, broker_status,
+           time_in_force, qty, limit_price, stop_price, filled_qty, filled_avg_price, filled_at, parent_order_id,
+           exit_reason, created_at, updated_at
+    FROM order_execution
+), listing AS (
     SELECT LEAST((SELECT min(created_at) FROM order_execution
                   WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled')),
-                 (SELECT max(created_at) FROM order_execution)) - interval '4 days' AS since
-), wanted AS (
-    SELECT orders.id FROM order_execution orders
-    JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-    WHERE journal.status IN ('ORDERED', 'POSITION')
-    UNION SELECT id FROM order_execution WHERE created_at >= (SELECT since FROM listing)
+                 (SELECT max(created_at) FROM order_execution)) - %(margin)s::interval AS since
 )
-SELECT orders.*, journal.status AS journal_status, journal.trade_id, listing.since
-FROM listing, wanted JOIN order_execution orders ON orders.id = wanted.id
-JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-ORDER BY orders.id
+SELECT orders.*, journal.status AS journal_status, journal.trade_id, journal.trade_style
+FROM orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE journal.status IN ('ORDERED', 'POSITION')
+UNION ALL
+SELECT orders.*, journal.status, journal.trade_id, journal.trade_style
+FROM orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.created_at >= (SELECT since FROM listing) AND journal.status NOT IN ('ORDERED', 'POSITION')
+ORDER BY id
 """
 ORDERS_OF_TRADES = """
 SELECT * FROM order_execution WHERE trade_journal_id = ANY(%(journal_ids)s) ORDER BY id
@@ -89,8 +99,7 @@ APPLY_CHANGES = """
 UPDATE order_execution orders
 SET order_status = change.new_status, broker_status = change.broker_status, alpaca_order_id = change.alpaca_order_id,
     client_order_id = change.client_order_id, qty = change.qty,
-    limit_price = COALESCE(change.limit_price, orders.limit_price),
-    stop_price = COALESCE(change.stop_price, orders.stop_price), filled_qty = change.filled_qty,
+    limit_price = change.limit_price, stop_price = change.stop_price, filled_qty = change.filled_qty,
     filled_avg_price = change.filled_avg_price, filled_at = change.filled_at, updated_at = %(now)s
 FROM unnest(%(ids)s::bigint[], %(old_statuses)s::text[], %(new_statuses)s::text[], %(broker_statuses)s::text[],
             %(alpaca_order_ids)s::text[], %(client_order_ids)s::text[], %(qtys)s::numeric[],
@@ -141,6 +150,7 @@ LAST_SUBMITTED = """
 SELECT max(submitted_at) AS at FROM audit.trade_executions WHERE order_execution_id = %(id)s
 """
 
+LISTING_MARGIN = timedelta(days=4)
 TERMS = ("qty", "limit_price", "stop_price")
 Heard = Mapping[str, Any]
 
@@ -180,6 +190,18 @@ class Change:
     order: Heard
 
 
+def load_orders(db: TradingDB) -> list[Row]:
+    """Return the orders that the next listing is held against, oldest first. Raises DatabaseError."""
+    return db.execute_query(LOAD_ORDERS, {"margin": LISTING_MARGIN})
+
+
+def listing_start(rows: Sequence[Row]) -> datetime:
+    """Return since when the broker must list orders so that all of these, and what came after them, are among them."""
+    working = [row["created_at"] for row in rows if row["order_status"] not in ENDED]
+    oldest: datetime = min([*working, max(row["created_at"] for row in rows)])
+    return oldest - LISTING_MARGIN
+
+
 def add_intent(db: TradingDB, intent: Intent, now: datetime) -> int:
     """Write an order that is not sent yet and return its id. Raises DatabaseError."""
     values = {name: value for name, value in vars(intent).items() if name != "role"}
@@ -193,8 +215,8 @@ def find_changes(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Change]:
 
     A row whose order is not among them is left alone, and so is one whose order claims fewer fills than before.
     """
-    rows = list(rows)
     known = {member["id"]: member for order in orders for member in (order, *order["legs"])}
+    rows = [row for row in rows if row["alpaca_order_id"] is None or row["alpaca_order_id"] in known]
     by_client_id = {order.get("client_order_id"): order for order in known.values()}
     found = {row["id"]: order for row in rows if (order := _order_of(row, known, by_client_id))}
     pairs = [(row, found.get(row["id"]) or _leg_of(row, found.get(row["parent_order_id"]))) for row in rows]
@@ -232,30 +254,29 @@ def add_successors(db: TradingDB, successors: Sequence[Successor], now: datetime
     })
 
 
-def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> int:
-    """Write the changes and what they mean for the executions; return how many rows took them. Raises DatabaseError."""
+def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> dict[int, Row]:
+    """Write the changes and what they mean for the executions; return the rows that took them, by id, as they are now.
+
+    Raises DatabaseError.
+    """
     if not changes:
-        return 0
+        return {}
     for change in changes:
         _alert_on_strange_word(db, change, now)
-    rows = db.execute_query(APPLY_CHANGES, {
-        "ids": [change.row["id"] for change in changes],
-        "old_statuses": [change.row["order_status"] for change in changes],
-        "new_statuses": [str(change.status) for change in changes],
-        "broker_statuses": [change.order["status"] for change in changes],
-        "alpaca_order_ids": [change.order["id"] for change in changes],
-        "client_order_ids": [_client_order_id(change) for change in changes],
-        "qtys": [change.order["qty"] or change.row["qty"] for change in changes],
-        "limit_prices": [change.order["limit_price"] for change in changes],
-        "stop_prices": [change.order["stop_price"] for change in changes],
-        "filled_qtys": [change.order["filled_qty"] for change in changes],
-        "filled_avg_prices": [change.order["filled_avg_price"] for change in changes],
-        "filled_ats": [change.order["filled_at"] for change in changes],
-        "now": now,
-    })
-    taken = {row["id"] for row in rows}
-    record_order_states(db, [_state(change) for change in changes if change.row["id"] in taken], now)
-    return len(taken)
+    changed = [_changed_row(change, now) for change in changes]
+    taken = {row["id"] for row in db.execute_query(APPLY_CHANGES, {
+        "ids": [row["id"] for row in changed], "old_statuses": [change.row["order_status"] for change in changes],
+        "new_statuses": [row["order_status"] for row in changed],
+        "broker_statuses": [row["broker_status"] for row in changed],
+        "alpaca_order_ids": [row["alpaca_order_id"] for row in changed],
+        "client_order_ids": [row["client_order_id"] for row in changed], "qtys": [row["qty"] for row in changed],
+        "limit_prices": [row["limit_price"] for row in changed], "stop_prices": [row["stop_price"] for row in changed],
+        "filled_qtys": [row["filled_qty"] for row in changed],
+        "filled_avg_prices": [row["filled_avg_price"] for row in changed],
+        "filled_ats": [row["filled_at"] for row in changed], "now": now,
+    })}
+    record_order_states(db, [_state(row) for row in changed if row["id"] in taken], now)
+    return {row["id"]: row for row in changed if row["id"] in taken}
 
 
 def set_status(db: TradingDB, order_id: int, status: OrderStatus, now: datetime) -> None:
@@ -297,7 +318,6 @@ def _change(row: Row, order: Heard) -> Change | None:
         if status not in ENDED:
             return None
         order = {**order, "filled_qty": row["filled_qty"], "filled_avg_price": row["filled_avg_price"]}
-    # Quantity and prices can change under an order: the broker adjusts plain gtc orders to a split.
     known = (row["alpaca_order_id"], row["order_status"], row["broker_status"], row["filled_qty"], *map(row.get, TERMS))
     terms = (row[term] if order[term] is None else order[term] for term in TERMS)
     heard = (order["id"], str(status), order["status"], order["filled_qty"], *terms)
@@ -317,13 +337,20 @@ def _alert_on_strange_word(db: TradingDB, change: Change, now: datetime) -> None
         raise_alert(db, AlertLevel.WARNING, "unknown_broker_status", change.order["id"], message, now)
 
 
-def _client_order_id(change: Change) -> str:
-    return str(change.order.get("client_order_id") or change.row["client_order_id"])
+def _changed_row(change: Change, now: datetime) -> Row:
+    """Return the row of a change with what the broker says; what it does not say stays."""
+    heard = {name: change.order.get(name) for name in (*TERMS, "client_order_id")}
+    return change.row | {name: value for name, value in heard.items() if value is not None} | {
+        "order_status": str(change.status), "broker_status": change.order["status"],
+        "alpaca_order_id": change.order["id"], "filled_qty": change.order["filled_qty"],
+        "filled_avg_price": change.order["filled_avg_price"], "filled_at": change.order["filled_at"],
+        "updated_at": now,
+    }
 
 
-def _state(change: Change) -> OrderState:
+def _state(row: Row) -> OrderState:
     return OrderState(
-        order_id=change.row["id"], status=EXECUTION_OF_ORDER[change.status], alpaca_order_id=change.order["id"],
-        client_order_id=_client_order_id(change), filled_qty=change.order["filled_qty"],
-        filled_avg_price=change.order["filled_avg_price"], filled_at=change.order["filled_at"],
+        order_id=row["id"], status=EXECUTION_OF_ORDER[OrderStatus(row["order_status"])],
+        alpaca_order_id=row["alpaca_order_id"], client_order_id=row["client_order_id"], filled_qty=row["filled_qty"],
+        filled_avg_price=row["filled_avg_price"], filled_at=row["filled_at"],
     )

@@ -29,7 +29,7 @@ from db_layer import TradingDB
 from order_desk import OrderDesk
 from order_life import ENDED, OrderStatus, decimal_text, opposite
 from pass_log import Event, PassLog
-from trade_book import close_trades, load_open_trades, load_trades, settle_estimates
+from trade_book import conclude, load_open_trades, load_trades, settle_estimates
 from trade_records import Trade, estimated_trades, hold_positions
 
 # Positions lag fills: nothing is concluded from a difference while an order's last news is younger.
@@ -166,7 +166,7 @@ class Reconciliation:
         (trade,) = load_trades(self._db, [trade.id])
         if all(gone) and trade.held == 0:
             with self._db.transaction():
-                close_trades(self._db, [trade], self._clock.now())
+                conclude(self._db, [trade], self._clock.now())
             self._found.events[Event.CLOSED] += 1
             self._found.resolve(("broker_mismatch", "unprotected_position"), (trade.name,))
 

@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from audit_trail import AlertLevel
+from audit_trail import AlertLevel, finish_decisions
 from db_layer import DatabaseError, Row, TradingDB
+from decision import TradeStyle
 from fill_records import fills_by_order
 from order_life import (
+    ENDED,
     FILLED_EXIT,
     UNFILLED_END,
     DecisionStatus,
@@ -21,7 +23,7 @@ from order_life import (
     realised_pnl,
     total_qty,
 )
-from order_records import LOAD_ORDERS, ORDERS_OF_TRADES
+from order_records import ORDERS_OF_TRADES, load_orders
 from pass_log import PassLog
 from trade_records import (
     Trade,
@@ -52,20 +54,23 @@ FillsByOrder = Mapping[int, Sequence[Fill]]
 log = logging.getLogger("trade_book")
 
 
-def load_open_trades(db: TradingDB, found: PassLog) -> list[Trade]:
-    """Return all trades that are not over, and those that are over but have shares left. Raises DatabaseError.
+def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None = None) -> list[Trade]:
+    """Return the trades that may need something: positions, ended or filled entries, day trades, late shares.
 
-    A journal row without an entry order, which somebody wrote by hand, is left out with an alert.
+    Raises DatabaseError. `rows` are the orders where they were read already. A position without an entry order, which
+    somebody wrote by hand, is left out with an alert.
     """
     orders: defaultdict[int, list[Row]] = defaultdict(list)
-    over = set()
-    for row in db.execute_query(LOAD_ORDERS):
+    over, stirring = set(), set()
+    for row in load_orders(db) if rows is None else rows:
         orders[row["trade_journal_id"]].append(row)
         if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED):
             over.add(row["trade_journal_id"])
+        elif row["filled_qty"] > 0 or row["order_status"] in ENDED or row["trade_style"] == TradeStyle.DAYTRADE:
+            stirring.add(row["trade_journal_id"])
     adjustments = adjustments_by_trade(db)
     trades = []
-    for journal in open_trades(db):
+    for journal in open_trades(db, stirring):
         trade = trade_of(journal, orders[journal["id"]], adjustments[journal["id"]])
         if trade is not None:
             trades.append(trade)
@@ -106,20 +111,29 @@ def unfilled_end(trade: Trade, now: datetime) -> tuple[TradeEnd, DecisionStatus,
     return TradeEnd(JournalStatus.CANCELLED, reason, now), status, words
 
 
-def close_trades(db: TradingDB, trades: Sequence[Trade], now: datetime) -> dict[int, TradeEnd]:
-    """Close trades whose shares are all gone, with the profit their executions give; return how each ended.
+def conclude(db: TradingDB, trades: Sequence[Trade], now: datetime) -> list[TradeEnd]:
+    """End trades that hold nothing any more: closed with the profit of their executions, or ended unfilled.
 
-    Raises DatabaseError.
+    To be called in a transaction. Raises DatabaseError.
     """
-    fills = fills_by_order(db, [trade.id for trade in trades])
-    ends = {trade.id: closed_end(trade, fills) for trade in trades}
+    filled = [trade.id for trade in trades if trade.entered > 0]
+    fills = fills_by_order(db, filled) if filled else {}
+    ends: dict[int, TradeEnd] = {}
+    outcomes = {}
+    for trade in trades:
+        if trade.entered > 0:
+            ends[trade.id] = closed_end(trade, fills)
+        else:
+            ends[trade.id], status, words = unfilled_end(trade, now)
+            outcomes[trade.journal["trade_decision_id"]] = (status, words)
     end_trades(db, ends, now)
+    finish_decisions(db, outcomes, now)
     for trade in trades:
         end = ends[trade.id]
-        log.info("trade closed", extra={
+        log.info("trade over", extra={
             "trade_id": trade.name, "reason": end.reason, "pnl": str(end.pnl), "estimate": end.estimate,
         })
-    return ends
+    return list(ends.values())
 
 
 def settle_estimates(db: TradingDB, now: datetime) -> None:

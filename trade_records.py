@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 
 from clock import MARKET_ZONE
 from db_layer import Row, TradingDB
@@ -15,7 +16,11 @@ TRADES = """
 SELECT journal.*, position.qty AS tracked_qty, position.stop_loss_order_id, position.take_profit_order_id
 FROM trade_journal journal LEFT JOIN position_tracking position ON position.trade_journal_id = journal.id
 """
-OPEN_TRADES = TRADES + "WHERE journal.status IN ('ORDERED', 'POSITION') ORDER BY journal.id"
+# An entry that rests with nothing filled needs nothing, and there can be thousands of them.
+OPEN_TRADES = TRADES + """
+WHERE journal.status = 'POSITION' OR journal.status = 'ORDERED' AND journal.id = ANY(%(journal_ids)s)
+ORDER BY journal.id
+"""
 CHOSEN_TRADES = TRADES + "WHERE journal.id = ANY(%(journal_ids)s) ORDER BY journal.id"
 # Shares that came or went without an order of ours, for trades that are open or whose profit is an estimate.
 ADJUSTMENTS = """
@@ -141,20 +146,20 @@ class Trade:
         """The newest entry order, the only one that can still work: a replaced one is followed by its successor."""
         return self.entries[-1]
 
-    @property
+    @cached_property
     def entered(self) -> Decimal:
         """The shares that the entries brought, in today's shares after splits."""
         splits = [change for change in self.adjustments if change["kind"] == "SPLIT"]
         return sum((order["filled_qty"] for order in self.entries), Decimal(0)) + self._net(splits, "qty")
 
-    @property
+    @cached_property
     def entry_price(self) -> Decimal:
         """The average price in dollars of a share of the entry, in today's shares."""
         spent = sum((order["filled_qty"] * order["filled_avg_price"] for order in self.entries if order["filled_qty"]),
                     Decimal(0))
         return spent / self.entered
 
-    @property
+    @cached_property
     def held(self) -> Decimal:
         """The shares held now, counted positive; negative when more left the trade than it had."""
         orders = self._net((*self.entries, *self.exits), "filled_qty")
@@ -222,9 +227,12 @@ def add_trade(
     }))
 
 
-def open_trades(db: TradingDB) -> list[Row]:
-    """Return the journal rows of all trades that are not over. Raises DatabaseError."""
-    return db.execute_query(OPEN_TRADES)
+def open_trades(db: TradingDB, journal_ids: Collection[int]) -> list[Row]:
+    """Return the journal rows of all positions, and of those among these trades that are ordered.
+
+    Raises DatabaseError.
+    """
+    return db.execute_query(OPEN_TRADES, {"journal_ids": list(journal_ids)})
 
 
 def chosen_trades(db: TradingDB, journal_ids: Sequence[int]) -> list[Row]:

@@ -2,10 +2,10 @@
 
 import requirements_check  # noqa: F401
 from audit_trail.alerts import AlertLevel, raise_alert, resolve_alerts
-from audit_trail.calls import record_read, record_request, record_response
+from audit_trail.calls import Read, record_reads, record_request, record_response
 from audit_trail.decisions import NewDecision, create_decision, finish_decision, finish_decisions
 from audit_trail.executions import OrderState, record_answer, record_attempt, record_order_states
-from audit_trail.payloads import Payload, PayloadPolicy, request_text, response_text
+from audit_trail.payloads import Payload, PayloadPolicy, extract_text, request_text, response_text
 
 __all__ = [
     "AlertLevel",
@@ -13,14 +13,16 @@ __all__ = [
     "OrderState",
     "Payload",
     "PayloadPolicy",
+    "Read",
     "create_decision",
+    "extract_text",
     "finish_decision",
     "finish_decisions",
     "raise_alert",
     "record_answer",
     "record_attempt",
     "record_order_states",
-    "record_read",
+    "record_reads",
     "record_request",
     "record_response",
     "request_text",

@@ -1,33 +1,48 @@
 """Calls that place no order: reads, where the same answer is stored once, and cancels, written before they are said."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from audit_trail.payloads import Payload
 from db_layer import TradingDB
 
-RECORD_READ = """
-WITH known AS (
-    SELECT type, min(id) AS id FROM audit.api_payloads
-    WHERE (type, sha256) IN (('ApiRequest', %(request_sha256)s), ('ApiResponse', %(response_sha256)s))
-      AND source = %(source)s AND purged_at IS NULL
-      AND (payload IS NOT NULL OR %(response)s::text IS NULL)
-    GROUP BY type
+# A read needs no flush of its own: whatever is concluded from it is committed later, and brings it to the disk first.
+RECORD_READS = """
+WITH call AS (
+    SELECT * FROM unnest(%(requests)s::text[], %(request_sha256s)s::text[], %(request_lengths)s::integer[],
+                         %(responses)s::text[], %(response_sha256s)s::text[], %(response_lengths)s::integer[],
+                         %(endpoints)s::text[], %(http_statuses)s::integer[], %(durations)s::integer[],
+                         %(rates)s::integer[])
+         WITH ORDINALITY AS call (request, request_sha256, request_length, response, response_sha256, response_length,
+                                  endpoint, http_status, duration_ms, rate_limit_remaining, place)
+), said AS (
+    SELECT DISTINCT ON (type, sha256) type, payload, sha256, byte_length
+    FROM (SELECT 'ApiRequest' AS type, request AS payload, request_sha256 AS sha256, request_length AS byte_length
+          FROM call UNION ALL SELECT 'ApiResponse', response, response_sha256, response_length FROM call) AS both_ways
+), known AS (
+    SELECT said.type, said.sha256, min(stored.id) AS id
+    FROM said JOIN audit.api_payloads stored ON stored.type = said.type AND stored.sha256 = said.sha256
+    WHERE stored.source = %(source)s AND stored.purged_at IS NULL
+      AND (stored.payload IS NOT NULL OR said.payload IS NULL)
+    GROUP BY said.type, said.sha256
 ), fresh AS (
     INSERT INTO audit.api_payloads (type, payload, source, captured_at, sha256, byte_length)
-    SELECT said.type, said.payload::json, %(source)s, %(now)s, said.sha256, said.byte_length
-    FROM (VALUES ('ApiRequest', %(request)s, %(request_sha256)s, %(request_length)s),
-                 ('ApiResponse', %(response)s, %(response_sha256)s, %(response_length)s))
-         AS said (type, payload, sha256, byte_length)
-    WHERE NOT EXISTS (SELECT 1 FROM known WHERE known.type = said.type)
-    RETURNING type, id
-), payload AS (
+    SELECT type, payload::json, %(source)s, %(now)s, sha256, byte_length FROM said
+    WHERE NOT EXISTS (SELECT 1 FROM known WHERE (known.type, known.sha256) = (said.type, said.sha256))
+    RETURNING type, sha256, id
+), stored AS (
     SELECT * FROM known UNION ALL SELECT * FROM fresh
 )
 INSERT INTO audit.api_call_logs (
     api_request_payload_id, api_response_payload_id, endpoint, http_status_code, duration_ms, rate_limit_remaining,
     created_at)
-SELECT (SELECT id FROM payload WHERE type = 'ApiRequest'), (SELECT id FROM payload WHERE type = 'ApiResponse'),
-       %(endpoint)s, %(http_status)s, %(duration_ms)s, %(rate_limit_remaining)s, %(now)s
+SELECT request.id, response.id, call.endpoint, call.http_status, call.duration_ms, call.rate_limit_remaining, %(now)s
+FROM call
+JOIN stored request ON request.type = 'ApiRequest' AND request.sha256 = call.request_sha256
+JOIN stored response ON response.type = 'ApiResponse' AND response.sha256 = call.response_sha256
+WHERE set_config('synchronous_commit', 'off', true) = 'off'
+ORDER BY call.place
 """
 
 RECORD_REQUEST = """
@@ -46,6 +61,18 @@ INSERT INTO audit.api_call_logs (
     api_request_payload_id, api_response_payload_id, endpoint, http_status_code, duration_ms, created_at)
 SELECT %(request_id)s, response.id, %(endpoint)s, %(http_status)s, %(duration_ms)s, %(now)s FROM response
 """
+
+
+@dataclass(frozen=True)
+class Read:
+    """A call that changed nothing, with its answer."""
+
+    endpoint: str
+    request: Payload
+    response: Payload
+    http_status: int | None
+    duration_ms: int
+    rate_limit_remaining: int | None
 
 
 def record_request(db: TradingDB, source: str, request: Payload, now: datetime) -> int:
@@ -70,14 +97,18 @@ def _stored(payload: Payload, source: str, now: datetime) -> dict[str, object]:
     }
 
 
-def record_read(
-    db: TradingDB, source: str, endpoint: str, request: Payload, response: Payload, now: datetime,
-    http_status: int | None, duration_ms: int, rate_limit_remaining: int | None,
-) -> None:
-    """Write one call with both payloads; a payload that is stored already is pointed at. Raises DatabaseError."""
-    db.execute_update(RECORD_READ, {
-        "source": source, "endpoint": endpoint, "now": now,
-        "request": request.kept, "request_sha256": request.sha256, "request_length": request.byte_length,
-        "response": response.kept, "response_sha256": response.sha256, "response_length": response.byte_length,
-        "http_status": http_status, "duration_ms": duration_ms, "rate_limit_remaining": rate_limit_remaining,
+def record_reads(db: TradingDB, source: str, reads: Sequence[Read], now: datetime) -> None:
+    """Write calls with both payloads; a payload that is stored already is pointed at. Raises DatabaseError."""
+    if not reads:
+        return
+    db.execute_prepared(RECORD_READS, {
+        "source": source, "now": now, "endpoints": [read.endpoint for read in reads],
+        "requests": [read.request.kept for read in reads],
+        "request_sha256s": [read.request.sha256 for read in reads],
+        "request_lengths": [read.request.byte_length for read in reads],
+        "responses": [read.response.kept for read in reads],
+        "response_sha256s": [read.response.sha256 for read in reads],
+        "response_lengths": [read.response.byte_length for read in reads],
+        "http_statuses": [read.http_status for read in reads], "durations": [read.duration_ms for read in reads],
+        "rates": [read.rate_limit_remaining for read in reads],
     })

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ def response_text(
     """Return the JSON text of an answer, or of the transport error that came instead."""
     head = json.dumps({"status": status, "headers": dict(headers), "error": error})
     return f'{head[:-1]}, "body": {_verbatim(body)}}}'
+
+
+def extract_text(status: int, rows: int, news: Sequence[Any]) -> str:
+    """Return the JSON text that stands for a page of a listing: how many rows it had, and those that were news.
+
+    The others said what the books say already; a year of whole pages would be many gigabytes.
+    """
+    return json.dumps({"status": status, "rows": rows, "body": list(news)}, default=str)
 
 
 def _verbatim(body: str | None) -> str:

@@ -16,13 +16,14 @@ from audit_trail import (
     OrderState,
     Payload,
     PayloadPolicy,
+    Read,
     create_decision,
     finish_decision,
     raise_alert,
     record_answer,
     record_attempt,
     record_order_states,
-    record_read,
+    record_reads,
     record_request,
     record_response,
     request_text,
@@ -90,7 +91,8 @@ def state(order_id: int, status: ExecutionStatus, **values: Any) -> OrderState:
 def read(db: TradingDB, body: str = "[]", source: str = "alpaca", policy: PayloadPolicy | None = None) -> None:
     policy = policy or PayloadPolicy()
     said = policy.payload(request_text("GET", "/v2/orders", {"status": "all"}, None))
-    record_read(db, source, "GET /v2/orders", said, policy.payload(response_text(200, {}, body)), NOW, 200, 31, 199)
+    heard = policy.payload(response_text(200, {}, body))
+    record_reads(db, source, [Read("GET /v2/orders", said, heard, 200, 31, 199)], NOW)
 
 
 def test_a_decision_is_pending_and_keeps_what_it_was_made_from(db: TradingDB) -> None:

@@ -21,7 +21,6 @@ NOW = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)
 # A value for parameters whose type decides how a statement is read; all others are NULL.
 SAMPLES: dict[str, Any] = {
     "now": NOW, "names": ["TimeZone"], "values": ["UTC"], "allowed": ["pending"], "zone": "UTC",
-    "request_length": 1, "response_length": 1,
 }
 
 

@@ -422,10 +422,10 @@ def test_a_slow_listing_takes_no_filled_shares_back(world: World) -> None:
     world.monitor()
 
     class Slow(Broker):
-        def list_orders(self, after: Any) -> Any:
+        def list_orders(self, after: Any, news: Any = None) -> Any:
             world.market.set_liquidity("NVDA", "5")
             world.price("NVDA", "133.50")
-            heard = super().list_orders(after)
+            heard = super().list_orders(after, news)
             world.market.set_liquidity("NVDA", "15")
             world.price("NVDA", "133.50")
             world.monitor()
@@ -448,8 +448,8 @@ def test_what_a_second_exit_took_too_much_is_brought_back(world: World, fills_la
     behind = {"filled_qty": "0", "status": "held", "filled_avg_price": None, "filled_at": None}
 
     class Lagging(Broker):
-        def _read(self, client: Any, request: Any, absent: int | None = None) -> Any:
-            answer = super()._read(client, request, absent)
+        def _read(self, client: Any, request: Any, absent: int | None = None, heard: Any = None) -> Any:
+            answer = super()._read(client, request, absent, heard)
             if not isinstance(answer, list):
                 return answer
             for order in answer:
@@ -534,8 +534,8 @@ def test_one_order_nobody_can_store_keeps_no_other_from_its_stop(world: World, a
     odd = answer | ({"replaced_by": second} if "replaced_by" in answer else {})
 
     class Odd(Broker):
-        def _read(self, client: Any, request: Any, absent: int | None = None) -> Any:
-            rows = super()._read(client, request, absent)
+        def _read(self, client: Any, request: Any, absent: int | None = None, heard: Any = None) -> Any:
+            rows = super()._read(client, request, absent, heard)
             for order in rows if isinstance(rows, list) else [rows]:
                 if order and order.get("id") == first and "filled_qty" in order:
                     order |= odd | ({"filled_qty": "0", "filled_avg_price": None} if "replaced_by" in odd else {})
