@@ -10,8 +10,8 @@ from clock import Clock
 from db_layer import Row, TradingDB
 from fill_records import add_fills, follow_fills, note_external_orders, unexplained
 from order_desk import OrderDesk
-from order_life import AT_BROKER, JournalStatus, OrderStatus, decimal_text
-from order_records import Change, listing_start, load_orders
+from order_life import AT_BROKER, OrderStatus
+from order_records import listing_start, load_orders
 from pass_log import Event, PassLog
 
 # Our clock and the broker's may differ; listings begin this much earlier.
@@ -32,18 +32,18 @@ class AccountSync:
     def orders(self, found: PassLog) -> None:
         """Write down what one listing says about all orders. Raises DatabaseError and BrokerError."""
         self.rows = None
-        rows = load_orders(self._db)
-        if not rows:
+        since = listing_start(self._db)
+        if since is None:
             return
-        listing = _Listing(rows)
-        orders = self._broker.list_orders(listing_start(rows), listing.is_news)
+        with self._broker.start_listing(since) as listing:
+            rows = load_orders(self._db, since)
+            known = _Known(rows)
+            orders = listing.orders(known.is_news)
         changes, self.rows = self._desk.hear(rows, orders)
         found.events[Event.CHANGED] += len(changes)
-        for change in changes:
-            self._alert_late_fill(change, found)
         members = [member for order in orders for member in (order, *order["legs"])]
-        note_external_orders(self._db, [heard for heard in members if listing.is_foreign(heard)], self._clock.now())
-        self._ask_for_absent(rows, listing.understood({heard["id"] for heard in members}), found)
+        note_external_orders(self._db, [heard for heard in members if known.is_foreign(heard)], self._clock.now())
+        self._ask_for_absent(rows, known.understood(members), found)
 
     def fills(self) -> None:
         """Write down the executions not known yet, newest first, until none is missing.
@@ -74,18 +74,8 @@ class AccountSync:
                 self.rows = None
                 found.tolerate(row["client_order_id"], partial(self._desk.refresh, row["id"]))
 
-    def _alert_late_fill(self, change: Change, found: PassLog) -> None:
-        row, filled = change.row, change.order["filled_qty"]
-        if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED) and filled > row["filled_qty"]:
-            shares = decimal_text(filled - row["filled_qty"])
-            found.critical(
-                "late_fill", row["client_order_id"],
-                f"order {row['client_order_id']} filled {shares} shares after {row['trade_id']} was over; the trade is "
-                "taken up again",
-            )
 
-
-class _Listing:
+class _Known:
     """Tells news from the bulk of a listing, and remembers which orders it held."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -102,9 +92,14 @@ class _Listing:
         self._old.add(raw["id"])
         return False
 
-    def understood(self, news: set[str]) -> set[str]:
-        """Return the ids of the orders that the listing told about: nothing new, or news that made sense."""
-        return self._old | news
+    def understood(self, news: Sequence[JsonObject]) -> set[str]:
+        """Return the ids of the orders that the listing told about: nothing new, or news that made sense.
+
+        An order replaced by one that the listing leaves out is not among them.
+        """
+        listed: set[str | None] = {heard["id"] for heard in news} | self._known.keys()
+        listed.add(None)
+        return self._old | {heard["id"] for heard in news if heard.get("replaced_by") in listed}
 
     def is_foreign(self, order: JsonObject) -> bool:
         """Tell whether no row here knows the order; one whose row is being written elsewhere is told later."""

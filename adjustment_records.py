@@ -85,8 +85,13 @@ def restate_prices(db: TradingDB, trade: Trade, ratio: Decimal, now: datetime) -
     db.execute_update(RESTATE_PRICES, {"journal_id": trade.id, "ratio": ratio, "now": now})
 
 
+def closing_side(trade: Trade) -> str:
+    """Return the side that brings a trade to no shares: its own where more left it than it had."""
+    return opposite(trade.side) if trade.held > 0 else trade.side
+
+
 def share_out(trades: Sequence[Trade], closes: Sequence[Row], qty: Decimal) -> list[Adjustment]:
-    """Put that many shares of these executions down to the trades, which have one side: first in, first out.
+    """Put that many shares of these executions down to the trades, all long or all short: first in, first out.
 
     `closes` are executions that close, newest first: the newest are taken, and the oldest of them goes to the trade
     that was opened first.
@@ -97,14 +102,14 @@ def share_out(trades: Sequence[Trade], closes: Sequence[Row], qty: Decimal) -> l
         if part > 0:
             taken.insert(0, (close, part))
     adjustments = []
-    room = {trade.id: trade.held for trade in trades}
+    room = {trade.id: abs(trade.held) for trade in trades}
     for close, rest in taken:
         for trade in trades:
             part = min(rest, room[trade.id])
             if part <= 0:
                 continue
             adjustments.append(Adjustment(
-                trade.id, AdjustmentKind.MANUAL_EXIT, opposite(trade.side), part, close["price"],
+                trade.id, AdjustmentKind.MANUAL_EXIT, closing_side(trade), part, close["price"],
                 close["execution_id"], close["filled_at"],
             ))
             room[trade.id] -= part

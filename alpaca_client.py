@@ -8,6 +8,8 @@ Source: Alpaca's API reference; what an answer proves is explained in docs/archi
 
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol, cast
@@ -39,8 +41,8 @@ from clock import Clock, SystemClock
 from config import AlpacaSettings, load_settings
 
 __all__ = [
-    "Broker", "BrokerError", "Exchange", "JsonObject", "MarketHours", "Outcome", "Position", "Reply", "Request",
-    "get_data_client", "get_trading_client", "number", "same_order",
+    "Broker", "BrokerError", "Exchange", "JsonObject", "Listing", "MarketHours", "Outcome", "Position", "Reply",
+    "Request", "get_data_client", "get_trading_client", "number", "same_order",
 ]
 
 PAGE_SIZE = 500
@@ -55,6 +57,33 @@ class Recorder(Protocol):
     """Is told reads with their answers before these are used, of a listing the ids of the orders that are news."""
 
     def __call__(self, exchanges: Sequence[Exchange], news: Container[str] | None = None) -> None: ...
+
+
+class Listing:
+    """Orders that are being read: legs under their parents, oldest first."""
+
+    def __init__(
+        self, pages: Future[list[list[JsonObject]]], heard: list[Exchange],
+        record: Callable[[Sequence[Exchange], Container[str] | None], None],
+    ) -> None:
+        self._pages = pages
+        self._heard = heard
+        self._record = record
+
+    def orders(self, is_news: IsNews | None = None) -> list[JsonObject]:
+        """Wait for the last page and return the orders.
+
+        `is_news` is shown each row as it came; what it turns down is neither returned nor recorded. A row that makes no
+        sense is left out, as if it had not been listed. Raises BrokerError.
+        """
+        try:
+            rows = [row for page in self._pages.result() for row in page]
+        except BrokerError:
+            self._record(self._heard, None)
+            raise
+        news = rows if is_news is None else list(filter(is_news, rows))
+        self._record(self._heard, None if is_news is None else {row["id"] for row in news})
+        return readable(checked_order, news)
 
 
 def get_trading_client(settings: AlpacaSettings | None = None) -> TradingClient:
@@ -141,24 +170,23 @@ class Broker:
         return checked_order(order) if order is not None else None
 
     def list_orders(self, after: datetime, is_news: IsNews | None = None) -> list[JsonObject]:
-        """Return the orders submitted after this moment in any state, legs under their parents, oldest first.
+        """Return the orders submitted after this moment in any state; see start_listing. Raises BrokerError."""
+        with self.start_listing(after) as listing:
+            return listing.orders(is_news)
 
-        Pages by the id of the last order, since orders may share a submission time. `is_news` is shown each row as it
-        came; what it turns down is neither returned nor recorded. A row that makes no sense is left out, as if it had
-        not been listed. Raises BrokerError.
+    @contextmanager
+    def start_listing(self, after: datetime) -> Iterator[Listing]:
+        """Begin to read the orders submitted after this moment in any state, while the caller does something else.
+
+        Pages by the id of the last order, since orders may share a submission time. Nothing else may be asked of the
+        broker before the listing is over.
         """
         wanted = {"status": "all", "nested": "true", "direction": "asc", "limit": str(PAGE_SIZE)}
         start = {"after": after.isoformat()}
         heard: list[Exchange] = []
-        news: list[JsonObject] = []
-        try:
-            for page in self._pages("/v2/orders", wanted, start, "after_order_id", PAGE_SIZE, heard):
-                news += page if is_news is None else filter(is_news, page)
-        except BrokerError:
-            self._record(heard)
-            raise
-        self._record(heard, None if is_news is None else {row["id"] for row in news})
-        return readable(checked_order, news)
+        pages = self._pages("/v2/orders", wanted, start, "after_order_id", PAGE_SIZE, heard)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing") as reader:
+            yield Listing(reader.submit(list, pages), heard, self._record)
 
     def fill_pages(self, after: datetime) -> Iterator[list[JsonObject]]:
         """Yield the fill activities since this moment page by page, newest first, without rows that make no sense.

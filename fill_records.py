@@ -62,7 +62,7 @@ FROM (SELECT orders.alpaca_order_id, orders.created_at AS since, orders.filled_q
 WHERE filled_qty > known
 """
 FILLS_OF_TRADES = """
-SELECT fill.order_execution_id, fill.qty, fill.price
+SELECT fill.order_execution_id, fill.qty, fill.price, fill.filled_at
 FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
 WHERE orders.trade_journal_id = ANY(%(journal_ids)s)
 ORDER BY fill.filled_at, fill.id
@@ -119,5 +119,5 @@ def fills_by_order(db: TradingDB, journal_ids: Collection[int]) -> Mapping[int, 
     """Return the executions of the orders of these trades, by the order's row id. Raises DatabaseError."""
     known: defaultdict[int, list[Fill]] = defaultdict(list)
     for row in db.execute_query(FILLS_OF_TRADES, {"journal_ids": list(journal_ids)}):
-        known[row["order_execution_id"]].append(Fill(row["qty"], row["price"]))
+        known[row["order_execution_id"]].append(Fill(row["qty"], row["price"], row["filled_at"]))
     return known

@@ -54,6 +54,7 @@ from order_records import (
     Change,
     add_successors,
     apply_changes,
+    end_of_replaced,
     find_changes,
     find_successors,
     set_status,
@@ -219,12 +220,22 @@ class OrderDesk:
             added = self._db.execute_query(LOAD_HEARD, {"alpaca_order_ids": ids})
             grown += added
             changes += find_changes(added, orders)
+            changes += filter(None, (end_of_replaced(successor, orders) for successor in successors))
             if len(added) < len(successors):
                 break  # one of them could not be written; asking again would not end
         taken = self.apply(changes)
+        for change in changes:
+            self._alert_late_fill(change)
         if len(grown) > len(rows) or len(taken) < len(changes):
             return changes, None
         return changes, [taken.get(row["id"], row) for row in rows]
+
+    def _alert_late_fill(self, change: Change) -> None:
+        row, filled = change.row, change.order["filled_qty"]
+        if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED) and filled > row["filled_qty"]:
+            shares, name = decimal_text(filled - row["filled_qty"]), row["client_order_id"]
+            words = f"order {name} filled {shares} shares after {row['trade_id']} was over; the trade is taken up again"
+            raise_alert(self._db, AlertLevel.CRITICAL, "late_fill", name, words, self._clock.now())
 
     def apply(self, changes: list[Change]) -> dict[int, Row]:
         """Write changes and return the rows that took them; the row of a decision whose entry is new is marked too.

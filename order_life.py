@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import TypeVar
@@ -195,10 +196,11 @@ def opposite(side: str) -> str:
 
 @dataclass(frozen=True)
 class Fill:
-    """One execution: shares and dollars a share."""
+    """One execution: shares, dollars a share, and when it happened where that is known."""
 
     qty: Decimal
     price: Decimal
+    at: datetime | None = None
 
 
 def total_qty(fills: Iterable[Fill]) -> Decimal:

@@ -51,7 +51,7 @@ class OrderMonitor:
         self.sync_order_status()
         trades = load_open_trades(self._db, self._found, self._sync.rows)
         self._keep_books(trades)
-        self._flatten_day_trades(trades)
+        self._found.tolerate("day trades", partial(self._flatten_day_trades, trades))
         for trade in trades:
             if trade.entered > 0 and (trade.held != 0 or not trade.entry_ended):
                 self._found.tolerate(trade.name, partial(self._attend, trade))
@@ -150,8 +150,8 @@ def _is_alive(trade: Trade) -> bool:
 def _is_tracked(trade: Trade) -> bool:
     """Tell whether the books say already what the trade holds."""
     journal = trade.journal
-    said = journal["status"], journal["actual_qty"], journal["tracked_qty"]
-    return said == (JournalStatus.POSITION, trade.entered, trade.held)
+    said = journal["status"], journal["actual_qty"], journal["actual_entry"], journal["tracked_qty"]
+    return said == (JournalStatus.POSITION, trade.entered, round(trade.entry_price, 6), trade.held)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -35,16 +35,17 @@ ORDER BY id
 
 # What the next listing is held against: all orders of trades that are not over, and all others since four days before
 # the oldest working order (or the newest of all) was written, because a fill or an order can arrive after an end.
+LISTING_START = """
+SELECT LEAST((SELECT min(created_at) FROM order_execution
+              WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled')),
+             (SELECT max(created_at) FROM order_execution)) - interval '4 days' AS since
+"""
 LOAD_ORDERS = """
 WITH orders AS (
     SELECT id, trade_journal_id, alpaca_order_id, client_order_id, order_type, side, order_status, broker_status,
            time_in_force, qty, limit_price, stop_price, filled_qty, filled_avg_price, filled_at, parent_order_id,
            exit_reason, created_at, updated_at
     FROM order_execution
-), listing AS (
-    SELECT LEAST((SELECT min(created_at) FROM order_execution
-                  WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled')),
-                 (SELECT max(created_at) FROM order_execution)) - %(margin)s::interval AS since
 )
 SELECT orders.*, journal.status AS journal_status, journal.trade_id, journal.trade_style
 FROM orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
@@ -52,14 +53,14 @@ WHERE journal.status IN ('ORDERED', 'POSITION')
 UNION ALL
 SELECT orders.*, journal.status, journal.trade_id, journal.trade_style
 FROM orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-WHERE orders.created_at >= (SELECT since FROM listing) AND journal.status NOT IN ('ORDERED', 'POSITION')
+WHERE orders.created_at >= %(since)s AND journal.status NOT IN ('ORDERED', 'POSITION')
 ORDER BY id
 """
 ORDERS_OF_TRADES = """
 SELECT * FROM order_execution WHERE trade_journal_id = ANY(%(journal_ids)s) ORDER BY id
 """
 LOAD_GROUP = """
-SELECT orders.*, journal.symbol FROM order_execution orders
+SELECT orders.*, journal.symbol, journal.status AS journal_status, journal.trade_id FROM order_execution orders
 JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 WHERE orders.id = %(id)s OR orders.parent_order_id = %(id)s
 ORDER BY orders.parent_order_id NULLS FIRST, orders.id
@@ -111,7 +112,8 @@ WHERE orders.id = change.id AND orders.order_status = change.old_status AND orde
 RETURNING orders.id
 """
 
-# An order that replaced one of ours is ours too: it serves the same trade in the same role, and takes over its leg.
+# An order that replaced one of ours is ours too: it serves the same trade in the same role, and takes over its leg. Its
+# age is the old one's, because the broker may end both on the same day.
 ADD_SUCCESSORS = """
 WITH added AS (
     INSERT INTO order_execution (
@@ -121,7 +123,7 @@ WITH added AS (
     SELECT old.trade_journal_id, old.trade_decision_id, old.analysis_decision_id, successor.alpaca_order_id,
            successor.client_order_id, old.order_type, old.side, 'pending', successor.broker_status, old.time_in_force,
            successor.qty, successor.limit_price, successor.stop_price, old.exit_reason, old.parent_order_id,
-           %(now)s, %(now)s
+           old.created_at, %(now)s
     FROM unnest(%(old_ids)s::bigint[], %(alpaca_order_ids)s::text[], %(client_order_ids)s::text[],
                 %(broker_statuses)s::text[], %(qtys)s::numeric[], %(limit_prices)s::numeric[],
                 %(stop_prices)s::numeric[])
@@ -150,7 +152,6 @@ LAST_SUBMITTED = """
 SELECT max(submitted_at) AS at FROM audit.trade_executions WHERE order_execution_id = %(id)s
 """
 
-LISTING_MARGIN = timedelta(days=4)
 TERMS = ("qty", "limit_price", "stop_price")
 Heard = Mapping[str, Any]
 
@@ -190,16 +191,15 @@ class Change:
     order: Heard
 
 
-def load_orders(db: TradingDB) -> list[Row]:
-    """Return the orders that the next listing is held against, oldest first. Raises DatabaseError."""
-    return db.execute_query(LOAD_ORDERS, {"margin": LISTING_MARGIN})
+def listing_start(db: TradingDB) -> datetime | None:
+    """Return since when orders must be listed so that all that matter are among them; None before the first order."""
+    since: datetime | None = db.execute_query(LISTING_START)[0]["since"]
+    return since
 
 
-def listing_start(rows: Sequence[Row]) -> datetime:
-    """Return since when the broker must list orders so that all of these, and what came after them, are among them."""
-    working = [row["created_at"] for row in rows if row["order_status"] not in ENDED]
-    oldest: datetime = min([*working, max(row["created_at"] for row in rows)])
-    return oldest - LISTING_MARGIN
+def load_orders(db: TradingDB, since: datetime) -> list[Row]:
+    """Return the orders that a listing from this moment on is held against, oldest first. Raises DatabaseError."""
+    return db.execute_query(LOAD_ORDERS, {"since": since})
 
 
 def add_intent(db: TradingDB, intent: Intent, now: datetime) -> int:
@@ -210,33 +210,49 @@ def add_intent(db: TradingDB, intent: Intent, now: datetime) -> int:
     }))
 
 
-def find_changes(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Change]:
+def find_changes(rows: Sequence[Row], orders: Iterable[Heard]) -> list[Change]:
     """Compare rows with the broker's orders (legs under their parents) and return what is new.
 
     A row whose order is not among them is left alone, and so is one whose order claims fewer fills than before.
     """
     known = {member["id"]: member for order in orders for member in (order, *order["legs"])}
+    told = known.keys() | {row["alpaca_order_id"] for row in rows}
     rows = [row for row in rows if row["alpaca_order_id"] is None or row["alpaca_order_id"] in known]
     by_client_id = {order.get("client_order_id"): order for order in known.values()}
     found = {row["id"]: order for row in rows if (order := _order_of(row, known, by_client_id))}
     pairs = [(row, found.get(row["id"]) or _leg_of(row, found.get(row["parent_order_id"]))) for row in rows]
-    changes = [_change(row, order) for row, order in pairs if order is not None]
+    # An order is not over while the one that replaced it is not known: the trade would end with it.
+    changes = [
+        _change(row, order) for row, order in pairs
+        if order is not None and (order.get("replaced_by") is None or order["replaced_by"] in told)
+    ]
     return [change for change in changes if change is not None]
 
 
 def find_successors(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Successor]:
-    """Return the orders that replaced orders of these rows (by hand, or by the broker) and have no row yet."""
+    """Return the orders that replaced orders of these rows (by hand, or by the broker) and have no row yet.
+
+    The new order names the old one; a listing may show the leg of an OCO only as it is now.
+    """
     rows = list(rows)
-    known = {member["id"]: member for order in orders for member in (order, *order["legs"])}
-    taken = {row["alpaca_order_id"] for row in rows}
+    by_id = {row["alpaca_order_id"]: row for row in rows if row["alpaca_order_id"] is not None}
     found = []
-    for row in rows:
-        old = known.get(row["alpaca_order_id"])
-        new = known.get(str(old.get("replaced_by"))) if old is not None and old["status"] == "replaced" else None
-        if new is not None and new["id"] not in taken and new["qty"] and new.get("client_order_id"):
-            taken.add(new["id"])
-            found.append(Successor(row, new))
+    for new in (member for order in orders for member in (order, *order["legs"])):
+        old = by_id.get(new.get("replaces"))
+        if old is not None and new["id"] not in by_id and new["qty"] and new.get("client_order_id"):
+            found.append(Successor(old, new))
     return found
+
+
+def end_of_replaced(successor: Successor, orders: Iterable[Heard]) -> Change | None:
+    """Return the end of an order that was replaced and is not listed any more, or None where the listing tells it."""
+    row, new = successor.row, successor.order
+    listed = {member["id"] for order in orders for member in (order, *order["legs"])}
+    if row["alpaca_order_id"] in listed or new["status"] == "rejected" or OrderStatus(row["order_status"]) in ENDED:
+        return None
+    unchanged = ("filled_qty", "filled_avg_price", "filled_at", "client_order_id", *TERMS)
+    old = {name: row[name] for name in unchanged} | {"id": row["alpaca_order_id"], "status": "replaced"}
+    return Change(row, OrderStatus.REPLACED, old)
 
 
 def add_successors(db: TradingDB, successors: Sequence[Successor], now: datetime) -> None:

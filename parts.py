@@ -1,6 +1,5 @@
 """Puts together what a worker works with: settings, database, broker, clock and the desk between them."""
 
-import gc
 from dataclasses import dataclass
 
 import local_broker
@@ -48,7 +47,5 @@ def build_parts(
         broker = Broker(alpaca, clock=clock)
     clock = clock or SystemClock()
     analysis = AnalysisRows(db, settings.analysis_timezone)
-    # What the libraries brought into memory stays; looking it over again and again would slow a pass by a tenth.
-    gc.freeze()
     policy = PayloadPolicy(settings.use_audit_trail, settings.alpaca.secrets)
     return Parts(settings, db, broker, clock, analysis, OrderDesk(db, broker, clock, policy, analysis))

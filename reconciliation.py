@@ -16,6 +16,7 @@ from adjustment_records import (
     Adjustment,
     AdjustmentKind,
     add_adjustments,
+    closing_side,
     forget_guesses,
     restate_prices,
     seen_evidence,
@@ -100,14 +101,13 @@ class Reconciliation:
 
     def _follow_evidence(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> Sequence[Trade]:
         """Follow executions that closed our shares, and splits, as far as the broker's position bears them out."""
-        longs, shorts = [t for t in ours if t.side == "buy"], [t for t in ours if t.side == "sell"]
-        booked = _net(ours).get(symbol, Decimal(0))
+        longs, shorts = [trade for trade in ours if trade.position > 0], [trade for trade in ours if trade.position < 0]
+        booked = sum((trade.position for trade in ours), Decimal(0))
         for trades, missing in ((longs, booked - there), (shorts, there - booked)):
             theirs = self._theirs(symbol) * (-1 if trades is longs else 1)
-            held = sum((trade.held for trade in trades), Decimal(0))
-            qty = min(missing, theirs, held)
+            qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
             if qty > 0:
-                closing = opposite(trades[0].side)
+                closing = closing_side(trades[0])
                 closes = [row for row in unattributed(self._db, symbol) if row["side"] == closing]
                 self._adjust(trades, share_out(trades, closes, qty))
         ours = load_trades(self._db, [trade.id for trade in ours])
@@ -202,7 +202,7 @@ class Reconciliation:
             f"{decimal_text(price)}, an estimate",
         )
         self._adjust([trade], [Adjustment(
-            trade.id, AdjustmentKind.MANUAL_EXIT, opposite(trade.side), trade.held, round(price, 6), None, now,
+            trade.id, AdjustmentKind.MANUAL_EXIT, closing_side(trade), abs(trade.held), round(price, 6), None, now,
         )])
 
     def _is_our_account(self, ours: Sequence[Trade]) -> bool:
@@ -234,14 +234,14 @@ class Reconciliation:
                 (open_again,) = load_trades(self._db, [trade.id])
                 add_adjustments(self._db, share_out([open_again], closes, guessed), now)
             self._found.resolve((VANISHED,), (trade.name,))
-        settle_estimates(self._db, self._clock.now())
+            settle_estimates(self._db, now)
 
 
 def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:
     """Return the shares of these trades by symbol, negative for short ones; symbols without any are left out."""
     net: defaultdict[str, Decimal] = defaultdict(Decimal)
     for trade in trades:
-        net[trade.symbol] += trade.held if trade.side == "buy" else -trade.held
+        net[trade.symbol] += trade.position
     return {symbol: qty for symbol, qty in net.items() if qty != 0}
 
 

@@ -23,7 +23,7 @@ from order_life import (
     realised_pnl,
     total_qty,
 )
-from order_records import ORDERS_OF_TRADES, load_orders
+from order_records import ORDERS_OF_TRADES, listing_start, load_orders
 from pass_log import PassLog
 from trade_records import (
     Trade,
@@ -62,7 +62,7 @@ def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None =
     """
     orders: defaultdict[int, list[Row]] = defaultdict(list)
     over, stirring = set(), set()
-    for row in load_orders(db) if rows is None else rows:
+    for row in _listed_orders(db) if rows is None else rows:
         orders[row["trade_journal_id"]].append(row)
         if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED):
             over.add(row["trade_journal_id"])
@@ -79,6 +79,11 @@ def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None =
         found.alert(AlertLevel.WARNING, "trade_without_order", journal["trade_id"], words)
     unbalanced = db.execute_query(UNBALANCED, {"journal_ids": sorted(over)}) if over else []
     return trades + load_trades(db, [row["id"] for row in unbalanced])
+
+
+def _listed_orders(db: TradingDB) -> list[Row]:
+    since = listing_start(db)
+    return [] if since is None else load_orders(db, since)
 
 
 def load_trades(db: TradingDB, journal_ids: Sequence[int]) -> list[Trade]:
@@ -160,28 +165,34 @@ def closed_end(trade: Trade, fills: FillsByOrder) -> TradeEnd:
         (came if order["side"] == trade.side else left).extend(known)
     sold = list(left)
     for change in trade.adjustments:
-        (came if change["side"] == trade.side else left).append(Fill(change["qty"], change["price"]))
-        if change["kind"] == "MANUAL_EXIT":
-            sold.append(Fill(change["qty"], change["price"]))
+        moved = Fill(change["qty"], change["price"], change["happened_at"])
+        (came if change["side"] == trade.side else left).append(moved)
+        if change["kind"] == "MANUAL_EXIT" and change["side"] != trade.side:
+            sold.append(moved)
     guessed = any(change["kind"] == "MANUAL_EXIT" and change["evidence_id"] is None for change in trade.adjustments)
-    ended_at, reason = max(_exits(trade), default=(trade.journal["updated_at"], ExitReason.MANUAL_EXIT))
+    ended_at, reason = max(_exits(trade, fills), default=(trade.journal["updated_at"], ExitReason.MANUAL_EXIT))
     return TradeEnd(
         JournalStatus.CLOSED, reason, ended_at, average_price(sold), realised_pnl(trade.side, came, left),
         estimate=guessed or not complete,
     )
 
 
-def _exits(trade: Trade) -> list[tuple[datetime, ExitReason]]:
-    """Return when and why shares left the trade."""
+def _exits(trade: Trade, fills: FillsByOrder) -> list[tuple[datetime, ExitReason]]:
+    """Return when and why shares last left the trade, by order and by adjustment."""
     ours = [
-        (order["filled_at"] or order["updated_at"],
-         ExitReason(order["exit_reason"] or FILLED_EXIT[OrderRole(order["order_type"])]))
+        (_last_filled_at(order, fills), ExitReason(order["exit_reason"] or FILLED_EXIT[OrderRole(order["order_type"])]))
         for order in trade.exits if order["filled_qty"] > 0 and order["side"] != trade.side
     ]
     return ours + [
-        (change["happened_at"], ExitReason.MANUAL_EXIT)
-        for change in trade.adjustments if change["kind"] == "MANUAL_EXIT"
+        (change["happened_at"], ExitReason.MANUAL_EXIT) for change in trade.adjustments
+        if change["kind"] == "MANUAL_EXIT" and change["side"] != trade.side
     ]
+
+
+def _last_filled_at(order: Row, fills: FillsByOrder) -> datetime:
+    known = [fill.at for fill in fills.get(order["id"], ()) if fill.at is not None]
+    moment: datetime = max(known, default=None) or order["filled_at"] or order["updated_at"]
+    return moment
 
 
 def _average_fill(order: Row) -> list[Fill]:

@@ -143,8 +143,8 @@ class Trade:
 
     @property
     def entry(self) -> Row:
-        """The newest entry order, the only one that can still work: a replaced one is followed by its successor."""
-        return self.entries[-1]
+        """The entry order that still works, or else the newest one: a replaced order is followed by its successor."""
+        return _live_or_newest(self.entries)
 
     @cached_property
     def entered(self) -> Decimal:
@@ -166,6 +166,11 @@ class Trade:
         return orders + self._net(self.adjustments, "qty")
 
     @property
+    def position(self) -> Decimal:
+        """The shares held as the broker counts them: negative for a short position."""
+        return self.held if self.side == "buy" else -self.held
+
+    @property
     def stop_price(self) -> Decimal:
         """The stop in force, in dollars for today's share."""
         current: Decimal | None = self.journal["current_stop_loss"]
@@ -173,9 +178,20 @@ class Trade:
 
     @property
     def target_price(self) -> Decimal | None:
-        """The target, in dollars for today's share, or None for a trade without one."""
+        """The target, in dollars for today's share, or None for a trade without one.
+
+        A target that a person moved stays where it is, until a split.
+        """
         planned: Decimal | None = self.journal["planned_take_profit"]
-        return None if planned is None else round(planned / self.journal["split_ratio"], 2)
+        if planned is None:
+            return None
+        splits = [change["happened_at"] for change in self.adjustments if change["kind"] == "SPLIT"]
+        asked: list[Decimal] = [
+            order["limit_price"] for order in self.exits
+            if order["order_type"] == OrderRole.TAKE_PROFIT and order["alpaca_order_id"] is not None
+            and (not splits or order["created_at"] > max(splits))
+        ]
+        return asked[-1] if asked else round(planned / self.journal["split_ratio"], 2)
 
     @property
     def entry_ended(self) -> bool:
@@ -191,8 +207,13 @@ class Trade:
         return [order for order in live.values() if order["parent_order_id"] not in live]
 
     def leg(self, order: Row) -> Row | None:
-        """Return the stop inside an OCO, the newest one where it was replaced."""
-        return next((other for other in reversed(self.exits) if other["parent_order_id"] == order["id"]), None)
+        """Return the stop inside an OCO, the one that still works where it was replaced."""
+        legs = [other for other in self.exits if other["parent_order_id"] == order["id"]]
+        return _live_or_newest(legs) if legs else None
+
+
+def _live_or_newest(orders: Sequence[Row]) -> Row:
+    return next((order for order in orders if OrderStatus(order["order_status"]) not in ENDED), orders[-1])
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ class Book:
                 return json.dumps(ACCOUNT).encode()
             case "/v2/clock":
                 return json.dumps(CLOCK).encode()
+            case "/v2/calendar":
+                return json.dumps([{"date": f"{book.NOW:%Y-%m-%d}", "open": "09:30", "close": "16:00"}]).encode()
             case "/v2/positions":
                 return self._positions
             case "/v2/orders" if query.get("status") == "all" and query.get("nested") in ("true", "True"):

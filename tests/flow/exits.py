@@ -1,0 +1,152 @@
+"""What the flow tests see of the exits at the broker, and what they do to them there."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from alpaca_client import Broker, Request
+from clock import ManualClock
+from order_monitor import OrderMonitor
+from paper_broker.orders import Order
+from tests.flow.world import World
+
+ORDERS = "/v2/orders"
+REFUSALS = {
+    403: {"code": 40310000, "message": "insufficient qty available for order"},
+    422: {"code": 42210000, "message": "stop price must be less than current price"},
+}
+CRASHES = ["before its request is written", "before its first byte", "after it arrived"]
+
+
+class KilledError(BaseException):
+    """The end of a process, which no handler of errors may outlive."""
+
+
+class SharedClock(ManualClock):
+    """A clock whose waiting the broker notices too."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.clock.now())
+        self._world = world
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self._world.market.set_time(self.now())
+
+
+def groups(world: World, symbol: str = "NVDA") -> dict[str, list[Order]]:
+    """The exit orders that work at the broker, each group with its members."""
+    found: dict[str, list[Order]] = {}
+    for order in world.market.state.working_for(symbol):
+        if order.closing:
+            found.setdefault(order.root or order.id, []).append(order)
+    return found
+
+
+def exits(world: World) -> list[Decimal]:
+    """The shares of each exit group that works at the broker; all members of one ask for the same."""
+    found = []
+    for members in groups(world).values():
+        (shares,) = {order.remaining for order in members}
+        found.append(shares)
+    return sorted(found)
+
+
+def member(world: World, kind: str) -> Order:
+    """The only exit order at work of a type: stop, limit or market."""
+    (order,) = [order for members in groups(world).values() for order in members if order.type == kind]
+    return order
+
+
+def part(world: World, shares: str, price: str = "133.50") -> None:
+    """Let so many shares trade at a price, and none before or after."""
+    world.market.set_liquidity("NVDA", "0")
+    world.price("NVDA", price)
+    world.market.set_liquidity("NVDA", shares)
+    world.market.step()
+    world.market.set_liquidity("NVDA", "0")
+
+
+def trade(world: World, price: str) -> None:
+    """Let any number of shares trade at a price, and none before."""
+    world.market.set_liquidity("NVDA", "0")
+    world.price("NVDA", price)
+    world.market.set_liquidity("NVDA", None)
+    world.market.step()
+
+
+def place(world: World, decision: dict[str, Any], filled: str | None = None, price: str = "133.50") -> Order:
+    """Place an entry, fill so many of its shares, and return the broker's order; the books know nothing of it yet."""
+    world.market.set_liquidity("NVDA", "0")
+    world.decide(decision)
+    world.execute()
+    if filled:
+        part(world, filled, price)
+    return world.market.order_by_client_id(world.posted()[-1]["client_order_id"])
+
+
+def change_by_hand(world: World, order: Order, **terms: str) -> Order:
+    """What a person does in the broker's app to an order that works."""
+    world.market.step()
+    new = world.market.replace(order.id, terms, source="app")
+    world.market.step()
+    return new
+
+
+def cancel_by_hand(world: World, order: Order) -> None:
+    """What a person does in the broker's app to be rid of an order."""
+    world.market.cancel(order.id)
+    world.pass_time(minutes=1)
+
+
+def refuse(world: World, text: str, times: int, code: int = 422) -> None:
+    """Let the broker refuse the next orders whose body holds a text."""
+    world.fault("POST", ORDERS, "status", code=code, body=REFUSALS[code], contains=text, times=times)
+
+
+def monitor_until_it_dies(world: World, text: str, moment: str) -> None:
+    """A pass that is killed when it is about to send, or has sent, an order whose body holds a text."""
+    class Dies(Broker):
+        def order_request(self, order: Any) -> Request:
+            request = super().order_request(order)
+            if moment == CRASHES[0] and text in (request.body or ""):
+                raise KilledError  # the transaction that writes the request is not committed
+            return request
+
+        def send(self, request: Request) -> Any:
+            if text not in (request.body or ""):
+                return super().send(request)
+            if moment == CRASHES[2]:
+                super().send(request)
+            raise KilledError
+
+    broker = Dies(world.settings.alpaca, clock=world.clock)
+    with pytest.raises(KilledError):
+        OrderMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
+
+
+def sold(world: World) -> Decimal:
+    """The shares that left through orders of ours."""
+    return sum((row["qty"] for row in world.db.query("order_fill", {"side": "sell"})), Decimal(0))
+
+
+def sent(world: World) -> list[tuple[str, str]]:
+    """Everything said to the broker that changes something."""
+    return [(seen["method"], seen["path"]) for seen in world.market.requests if seen["method"] != "GET"]
+
+
+def stays_as_it_is(world: World, passes: int = 3) -> bool:
+    """Tell whether further passes with nothing new say nothing to the broker."""
+    before = sent(world)
+    for _ in range(passes):
+        world.pass_time(minutes=5)
+        world.monitor()
+    return sent(world) == before
+
+
+def is_flat(world: World) -> bool:
+    """Tell whether nothing is held and nothing works at the broker."""
+    return world.market.state.positions == {} and not world.market.state.live
