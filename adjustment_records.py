@@ -19,6 +19,12 @@ WHERE theirs.symbol = %(symbol)s
 ORDER BY fill.filled_at DESC, fill.id DESC
 """
 EVIDENCE_SEEN = "SELECT DISTINCT evidence_id FROM position_adjustment WHERE evidence_id = ANY(%(evidence_ids)s)"
+# Trades that were not over yet when something happened.
+TRADES_ALIVE = """
+SELECT id FROM trade_journal
+WHERE symbol = %(symbol)s AND (status = 'POSITION' OR status = 'CLOSED' AND exit_date >= %(moment)s)
+ORDER BY id
+"""
 ADD_ADJUSTMENTS = """
 INSERT INTO position_adjustment (
     trade_journal_id, kind, side, qty, price, evidence_id, happened_at, created_at)
@@ -64,6 +70,11 @@ def unattributed(db: TradingDB, symbol: str) -> list[Row]:
 def seen_evidence(db: TradingDB, evidence_ids: Sequence[str]) -> set[str]:
     """Return those of the broker's ids that adjustments rest on already. Raises DatabaseError."""
     return {row["evidence_id"] for row in db.execute_query(EVIDENCE_SEEN, {"evidence_ids": list(evidence_ids)})}
+
+
+def trades_alive(db: TradingDB, symbol: str, moment: datetime) -> list[int]:
+    """Return the ids of the trades in a symbol that were not over at a moment. Raises DatabaseError."""
+    return [row["id"] for row in db.execute_query(TRADES_ALIVE, {"symbol": symbol, "moment": moment})]
 
 
 def add_adjustments(db: TradingDB, adjustments: Sequence[Adjustment], now: datetime) -> None:

@@ -12,6 +12,8 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
+from clock import MARKET_ZONE
+
 LONGEST_WORD = 128
 HIGHEST_NUMBER = Decimal(10) ** 9
 
@@ -91,13 +93,23 @@ def checked_fill(fill: Json) -> JsonObject:
 
 
 def checked_split(split: Json) -> JsonObject:
-    """Check a SPLIT activity: `qty` are the shares it added, fewer than none where it took some; `date` stays text."""
+    """Check a SPLIT activity: `qty` are the shares it added, fewer than none where it took some.
+
+    `at` is when it was booked, or where the broker gives only a day, the beginning of that day in the market.
+    """
     if not isinstance(split, dict) or split.get("activity_type") != "SPLIT":
         raise BrokerError("the broker sent something else where a split was asked for")
     qty = _decimal(split, "qty")
     if qty is None or not all(_word(split.get(name)) for name in ("id", "symbol", "date")):
         raise BrokerError("the broker sent a split without id, symbol, quantity or date")
-    return split | {"qty": qty}
+    return split | {"qty": qty, "at": _moment(split, "created_at") or _beginning_of_day(split["date"])}
+
+
+def _beginning_of_day(day: str) -> datetime:
+    try:
+        return datetime.fromisoformat(day[:10]).replace(tzinfo=MARKET_ZONE).astimezone(UTC)
+    except ValueError as error:
+        raise BrokerError(f"the broker sent the day {day[:40]!r}, which is none") from error
 
 
 def signed_qty(position: Json) -> Decimal:

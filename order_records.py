@@ -38,7 +38,10 @@ ORDER BY id
 LISTING_START = """
 SELECT LEAST((SELECT min(created_at) FROM order_execution
               WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled')),
-             (SELECT max(created_at) FROM order_execution)) - interval '4 days' AS since
+             (SELECT max(created_at) FROM order_execution),
+             (SELECT min(created_at) FROM external_order
+              WHERE broker_status NOT IN ('filled', 'canceled', 'expired', 'rejected', 'replaced')))
+       - interval '4 days' AS since
 """
 LOAD_ORDERS = """
 WITH orders AS (

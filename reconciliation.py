@@ -21,14 +21,16 @@ from adjustment_records import (
     restate_prices,
     seen_evidence,
     share_out,
+    trades_alive,
     unattributed,
 )
-from alpaca_client import Broker
+from alpaca_client import Broker, JsonObject
 from audit_trail import AlertLevel
 from clock import Clock
 from db_layer import TradingDB
+from fill_records import fills_by_order
 from order_desk import OrderDesk
-from order_life import ENDED, OrderStatus, decimal_text, opposite
+from order_life import ENDED, Fill, OrderStatus, decimal_text, opposite
 from pass_log import Event, PassLog
 from trade_book import conclude, load_open_trades, load_trades, settle_estimates
 from trade_records import Trade, estimated_trades, hold_positions
@@ -36,6 +38,7 @@ from trade_records import Trade, estimated_trades, hold_positions
 # Positions lag fills: nothing is concluded from a difference while an order's last news is younger.
 SETTLING = timedelta(minutes=2)
 LOOKS = 3
+SPLITS_SINCE = timedelta(days=14)
 MISMATCH = "position_mismatch"
 VANISHED = "position_vanished"
 EXTERNAL = "external_position"
@@ -57,6 +60,7 @@ class Reconciliation:
         self._desk = desk
         self._sync = sync
         self._found = found
+        self._splits: list[JsonObject] | None = None
 
     def run(self) -> None:
         """Compare, and follow what is proved. Raises DatabaseError and BrokerError, before anything was concluded."""
@@ -83,13 +87,18 @@ class Reconciliation:
                 break
         return trades, positions
 
-    def _trades_with_shares(self) -> list[Trade]:
-        return [trade for trade in load_open_trades(self._db, self._found) if trade.held != 0]
+    def _trades_with_shares(self, symbol: str | None = None) -> list[Trade]:
+        return [
+            trade for trade in load_open_trades(self._db, self._found)
+            if trade.held != 0 and symbol in (None, trade.symbol)
+        ]
 
     def _compare(self, symbol: str, ours: Sequence[Trade], positions: Positions, everything: Sequence[Trade]) -> None:
         booked, there = _net(ours).get(symbol, Decimal(0)), positions.get(symbol, Decimal(0))
-        if booked != there and ours:
-            ours = self._follow_evidence(symbol, ours, there)
+        if booked != there:
+            self._follow_splits(symbol, there)
+            ours = self._trades_with_shares(symbol)
+            ours = self._follow_evidence(symbol, ours, there) if ours else ours
             booked = _net(ours).get(symbol, Decimal(0))
         if booked == there:
             self._found.resolve((MISMATCH, EXTERNAL), (symbol,))
@@ -100,7 +109,7 @@ class Reconciliation:
             self._doubt(symbol, ours, booked, there, positions, everything)
 
     def _follow_evidence(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> Sequence[Trade]:
-        """Follow executions that closed our shares, and splits, as far as the broker's position bears them out."""
+        """Follow executions that closed our shares, as far as the broker's position bears them out."""
         longs, shorts = [trade for trade in ours if trade.position > 0], [trade for trade in ours if trade.position < 0]
         booked = sum((trade.position for trade in ours), Decimal(0))
         for trades, missing in ((longs, booked - there), (shorts, there - booked)):
@@ -110,11 +119,7 @@ class Reconciliation:
                 closing = closing_side(trades[0])
                 closes = [row for row in unattributed(self._db, symbol) if row["side"] == closing]
                 self._adjust(trades, share_out(trades, closes, qty))
-        ours = load_trades(self._db, [trade.id for trade in ours])
-        if ours and _net(ours).get(symbol, Decimal(0)) != there:
-            self._follow_split(symbol, ours, there)
-            ours = load_trades(self._db, [trade.id for trade in ours])
-        return [trade for trade in ours if trade.held != 0]
+        return [trade for trade in load_trades(self._db, [trade.id for trade in ours]) if trade.held != 0]
 
     def _theirs(self, symbol: str) -> Decimal:
         """Return what other people's executions add up to, bought minus sold, as far as not put down to our trades."""
@@ -122,25 +127,43 @@ class Reconciliation:
             (row["qty"] if row["side"] == "buy" else -row["qty"] for row in unattributed(self._db, symbol)), Decimal(0),
         )
 
-    def _follow_split(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> None:
-        opened = min(order["created_at"] for trade in ours for order in trade.entries)
-        splits = [split for split in self._broker.list_splits(opened) if split["symbol"] == symbol]
+    def _follow_splits(self, symbol: str, there: Decimal) -> None:
+        """Follow the splits of a symbol that the books do not know, if the broker's position bears them out."""
+        splits = [split for split in self._recent_splits() if split["symbol"] == symbol]
         seen = seen_evidence(self._db, [split["id"] for split in splits])
-        booked = _net(ours).get(symbol, Decimal(0))
         for split in splits:
-            before = there - split["qty"]
-            if split["id"] in seen or before == 0 or before != booked:
-                continue
-            ratio = there / before
-            now = self._clock.now()
-            changes = [_split_of(trade, ratio, split["id"], now) for trade in ours]
-            with self._db.transaction():
-                for trade in ours:
-                    restate_prices(self._db, trade, ratio, now)
-            self._adjust(ours, changes)
-            words = f"{symbol} was split: {decimal_text(before)} shares became {decimal_text(there)}"
-            self._found.alert(AlertLevel.WARNING, "split", symbol, f"{words}; stops and targets were divided alike")
+            ids = trades_alive(self._db, symbol, split["at"])
+            if split["id"] not in seen and ids:
+                self._follow_split(split, load_trades(self._db, ids), there)
+
+    def _follow_split(self, split: JsonObject, trades: Sequence[Trade], there: Decimal) -> None:
+        fills = fills_by_order(self._db, [trade.id for trade in trades])
+        held = {trade.id: _position_at(trade, fills, split["at"]) for trade in trades}
+        theirs = sum((
+            row["qty"] if row["side"] == "buy" else -row["qty"]
+            for row in unattributed(self._db, split["symbol"]) if row["filled_at"] < split["at"]
+        ), Decimal(0))
+        before = sum(held.values(), theirs)
+        ours = [trade for trade in trades if held[trade.id] != 0]
+        if before == 0 or not ours:
             return
+        ratio = (before + split["qty"]) / before
+        booked = sum((trade.position for trade in trades), Decimal(0)) + self._theirs(split["symbol"])
+        if ratio <= 0 or booked + split["qty"] != there:
+            return
+        now = self._clock.now()
+        with self._db.transaction():
+            for trade in ours:
+                restate_prices(self._db, trade, ratio, now)
+        self._adjust(ours, [_split_of(trade, held[trade.id], ratio, split) for trade in ours])
+        words = f"{decimal_text(before)} shares of {split['symbol']} became {decimal_text(before + split['qty'])}"
+        words = f"{words} by a split; stops and targets were divided alike"
+        self._found.alert(AlertLevel.WARNING, "split", split["symbol"], words)
+
+    def _recent_splits(self) -> list[JsonObject]:
+        if self._splits is None:
+            self._splits = self._broker.list_splits(self._clock.now() - SPLITS_SINCE)
+        return self._splits
 
     def _adjust(self, trades: Sequence[Trade], adjustments: Sequence[Adjustment]) -> None:
         """Write adjustments, and what the trades hold after them; trades without shares left are closed."""
@@ -245,8 +268,17 @@ def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:
     return {symbol: qty for symbol, qty in net.items() if qty != 0}
 
 
-def _split_of(trade: Trade, ratio: Decimal, evidence_id: str, now: datetime) -> Adjustment:
-    """Return what a split gives to a trade, or takes from it, at no price."""
-    added = round(trade.held * ratio, 9) - trade.held
-    side = trade.side if added > 0 else opposite(trade.side)
-    return Adjustment(trade.id, AdjustmentKind.SPLIT, side, abs(added), Decimal(0), evidence_id, now)
+def _position_at(trade: Trade, fills: Mapping[int, Sequence[Fill]], moment: datetime) -> Decimal:
+    """Return the shares a trade held at a moment, negative for a short one."""
+    moved = [
+        (order["side"], fill.qty) for order in (*trade.entries, *trade.exits) for fill in fills.get(order["id"], ())
+        if fill.at is not None and fill.at < moment
+    ] + [(change["side"], change["qty"]) for change in trade.adjustments if change["happened_at"] < moment]
+    return sum((qty if side == "buy" else -qty for side, qty in moved), Decimal(0))
+
+
+def _split_of(trade: Trade, held: Decimal, ratio: Decimal, split: JsonObject) -> Adjustment:
+    """Return what a split gave to a trade, or took from it, at no price."""
+    added = round(held * ratio, 9) - held
+    side = "buy" if added > 0 else "sell"
+    return Adjustment(trade.id, AdjustmentKind.SPLIT, side, abs(added), Decimal(0), split["id"], split["at"])

@@ -132,6 +132,8 @@ CREATE TABLE IF NOT EXISTS external_order (
     updated_at        timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS external_order_updated ON external_order (updated_at);
+CREATE INDEX IF NOT EXISTS external_order_working ON external_order (created_at)
+    WHERE broker_status NOT IN ('filled', 'canceled', 'expired', 'rejected', 'replaced');
 
 COMMENT ON TABLE external_order IS 'An order on the account that nobody here placed: by hand in the broker''s app, or by another program.';
 COMMENT ON COLUMN external_order.alpaca_order_id IS 'The broker''s id.';

@@ -318,7 +318,9 @@ def test_a_split_that_makes_no_sense_is_left_out_with_a_warning(
     odd: dict[str, object], caplog: pytest.LogCaptureFixture,
 ) -> None:
     with line(answer("200 OK", json.dumps([SPLIT | odd, SPLIT | {"id": "9"}]))) as url:
-        assert Broker(settings(url)).list_splits(START) == [SPLIT | {"id": "9", "qty": Decimal(405)}]
+        assert Broker(settings(url)).list_splits(START) == [
+            SPLIT | {"id": "9", "qty": Decimal(405), "at": datetime(2025, 1, 15, 5, tzinfo=UTC)},
+        ]
     assert [record.levelname for record in caplog.records if record.name == "broker_answers"] == ["WARNING"]
 
 

@@ -231,6 +231,29 @@ def test_a_split_restates_shares_prices_and_exits_but_not_the_profit(world: Worl
     assert journal["actual_pnl"] == shares * target.limit_price - 45 * entry
 
 
+def test_what_was_traded_after_a_split_is_told_from_the_split(world: World) -> None:
+    world.open_position()
+    entry = world.one("trade_journal")["actual_entry"]
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "10")
+    world.pass_time(hours=10)  # the stop inside the OCO was not adjusted, and sells 45 of the 450 at the open
+    assert world.market.position("NVDA").qty == 405
+    world.monitor()
+    assert world.one("trade_journal")["exit_reason"] == "STOPPED_OUT"
+    world.value()
+    assert (world.one("trade_journal")["status"], world.one("position_tracking")["qty"]) == ("POSITION", 405)
+    world.monitor()
+    assert {order.qty for order in world.market.state.live.values()} == {405}
+    world.price("NVDA", "14.60")
+    world.monitor()
+    stopped = world.one("order_fill", qty=45, side="sell")["price"]
+    journal = world.one("trade_journal")
+    assert (journal["exit_reason"], world.market.state.positions) == ("TARGET_HIT", {})
+    sold = sum(row["qty"] * row["price"] for row in world.db.query("order_fill", {"side": "sell"}))
+    assert journal["actual_pnl"] == sold - 45 * entry
+    assert sold > 45 * stopped
+
+
 def test_a_pass_with_nothing_new_writes_and_sends_nothing(world: World) -> None:
     world.open_position()
     by_hand(world, "sell", "20", "136")

@@ -11,15 +11,15 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 # A module imports from the rows above its own, never from its own row or from one below.
 LAYERS = (
-    {"broker_answers", "clock", "decision", "embedded_postgres", "log_setup", "order_life", "requirements_check"},
-    {"config", "tables"},
+    {"clock", "decision", "embedded_postgres", "log_setup", "order_life", "requirements_check"},
+    {"broker_answers", "config", "tables"},
     {"broker_line", "db_layer", "local_broker"},
     {"command_line"},
     {"analysis_rows", "audit_trail", "trade_records"},
     {"adjustment_records", "alpaca_client", "fill_records", "order_records", "risk_gate"},
     {"order_desk", "pass_log"},
-    {"account_sync", "parts", "trade_book"},
-    {"protection", "reconciliation"},
+    {"account_sync", "parts", "row_history", "trade_book"},
+    {"order_changes", "protection", "reconciliation"},
     {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
     {"scheduler"},
     {"scripts"},
