@@ -1,5 +1,6 @@
 """The rows of `analysis_decision`, which belong to n8n and NocoDB: read as they are, marked with their outcome."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -37,7 +38,8 @@ SELECT {key}::text AS row_key, "Analysis_Id"::text AS analysis_id, "Ticker"::tex
        left("Decision"::text, %(longest)s) AS text,
        CASE WHEN COALESCE("Date_time"::timestamp, "Date"::timestamp) BETWEEN '0001-01-02' AND '9999-12-30'
             THEN COALESCE("Date_time"::timestamp, "Date"::timestamp) AT TIME ZONE %(zone)s END AS decided_at,
-       "Remarks"::text AS remarks, existing_order_id::text AS existing_order_id
+       "Remarks"::text AS remarks, existing_order_id::text AS existing_order_id,
+       existing_trade_journal_id::bigint AS existing_trade_journal_id
 FROM analysis_decision
 WHERE executed IS NOT TRUE AND "Approve" IS TRUE
 """
@@ -70,6 +72,12 @@ class AnalysisRow:
     decided_at: datetime | None
     remarks: str | None = None
     existing_order_id: str | None = None
+    existing_trade_journal_id: int | None = None
+
+    @property
+    def text_sha256(self) -> str:
+        """The hex digest of the text's UTF-8 bytes."""
+        return hashlib.sha256((self.text or "").encode("utf-8")).hexdigest()
 
     def says(self, reason: str) -> bool:
         """True when the remarks hold the refusal for this reason already, as far as they had room for it."""
@@ -99,8 +107,11 @@ class AnalysisRows:
         rows = self._rows(LOCK_ROW, {"row_key": row_key})
         return rows[0] if rows else None
 
-    def mark_placed(self, row_key: str, order_id: str, journal_id: int, now: datetime) -> bool:
-        """Mark the row as carried out by this order of the broker; False when it is gone. Raises DatabaseError."""
+    def mark_placed(self, row_key: str, order_id: str | None, journal_id: int, now: datetime) -> bool:
+        """Mark the row as carried out, with the broker's order placed or cancelled; False when the row is gone.
+
+        Raises DatabaseError.
+        """
         return self._mark(MARK_PLACED, {"row_key": row_key, "order_id": order_id, "journal_id": journal_id, "now": now})
 
     def mark_refused(self, row_key: str, reason: str, now: datetime) -> bool:

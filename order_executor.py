@@ -1,13 +1,11 @@
 """Carries out approved decisions: each is claimed, checked, written down, and sent to the broker once."""
 
 import argparse
-import hashlib
 import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 
@@ -19,12 +17,24 @@ from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
 from db_layer import DatabaseError, Row, TradingDB
-from decision import Action, Decision, DecisionError, NewTrade, OrderType, parse_decision
-from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, OrderStatus
-from order_records import Intent, add_intent, set_status
+from decision import Action, Decision, DecisionError, OrderType, parse_decision
+from order_changes import (
+    OrderChanges,
+    Progress,
+    Step,
+    add_entry,
+    claim_trade,
+    find_target,
+    order_name,
+    take_back,
+    too_old,
+)
+from order_desk import alert_amended
+from order_life import DecisionStatus, ExitReason, JournalStatus
 from parts import PROGRAM_ERRORS, build_parts
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, entries_allowed, record_checks
-from trade_records import TradeEnd, add_trade, end_trades
+from row_history import Before, Seen, cancelled_trades, load_history, seen_before
+from trade_records import Trade, TradeEnd, end_trades
 
 STRATEGY = "n8n_analysis"
 STRATEGY_VERSION = "1"
@@ -34,15 +44,6 @@ UNSTORABLE = ("22", "23", "54")  # SQLSTATE classes: data exception, integrity v
 
 # Rows with the same Analysis_Id are looked at one after the other, also by two processes.
 TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended(%(analysis_id)s, 0))"
-# What was made of this row, or of another with its Analysis_Id. Only what became an order was carried out.
-HISTORY = """
-SELECT decision.id, decision.analysis_row_key, decision.status, decision.status_reason, decision.created_at,
-       decision.source_bytes_sha256, orders.id AS order_id, orders.alpaca_order_id
-FROM audit.trade_decisions decision
-LEFT JOIN order_execution orders ON orders.trade_decision_id = decision.id AND orders.order_type = 'ENTRY'
-WHERE decision.analysis_decision_id = %(analysis_id)s OR decision.analysis_row_key = %(row_key)s
-ORDER BY decision.id
-"""
 # Claimed earlier, and what became of it provably never reached the broker.
 UNSENT_ENTRIES = """
 SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale
@@ -58,6 +59,7 @@ class Result(StrEnum):
     """What a pass did with one decision."""
 
     PLACED = "placed"
+    CANCELLED = "cancelled"
     REFUSED = "refused"
     UNKNOWN = "unknown outcome"
     NOT_SENT = "not sent"
@@ -70,13 +72,17 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What should become of a row: PLACED means to be sent; `order_id` is an order whose mark is missing."""
+    """What should become of a row: PLACED means to be carried out; `order_id` is an order whose mark is missing.
+
+    `target` is the trade whose entry a CANCEL or AMEND is about.
+    """
 
     result: Result
     reason: str = ""
     decision: Decision | None = None
     checks: list[RiskCheck] = field(default_factory=list)
     order_id: int | None = None
+    target: Trade | None = None
 
 
 class OrderExecutor:
@@ -93,6 +99,7 @@ class OrderExecutor:
         self._clock = parts.clock
         self._analysis = parts.analysis
         self._desk = parts.desk
+        self._changes = OrderChanges(parts.db, parts.clock, parts.desk, parts.analysis, parts.settings.limits)
         self._results: Counter[Result] = Counter()
 
     def run(self) -> Counter[Result]:
@@ -103,6 +110,7 @@ class OrderExecutor:
         self._results = Counter()
         self._broker.account()
         self._desk.settle_unfinished()
+        self._resume_changes()
         self._resume_unsent()
         candidates = self._analysis.candidates()
         prices = self._reference_prices(candidates)
@@ -125,85 +133,119 @@ class OrderExecutor:
         decision, now = verdict.decision, self._clock.now()
         if decision is None or decision.trade is None:
             raise ValueError("a NEW_TRADE that passed always holds a trade")
-        decision_id = create_decision(self._db, _new_decision(row, decision), now)
-        record_checks(self._db, decision_id, verdict.checks, now)
-        return self._write_intent(row, decision.symbol, decision.trade, decision_id, now)
+        decision_id = self._write_decision(row, verdict)
+        name = order_name(row.text_sha256, row.row_key)
+        return add_entry(self._db, name, decision.symbol, decision.trade, row.analysis_id, decision_id, now)
+
+    def handle_cancel(self, decision_id: int) -> Result:
+        """Have the broker cancel what a claimed CANCEL is about, as far as it can be done now."""
+        return _RESULT_OF_PROGRESS[self._go_on(decision_id).progress]
+
+    def handle_amend(self, decision_id: int) -> Result:
+        """Cancel the old order of a claimed AMEND and, once that is confirmed, send the new one."""
+        step = self._go_on(decision_id)
+        if step.order_id is None:
+            return _RESULT_OF_PROGRESS[step.progress]
+        return _RESULT_OF_OUTCOME[self._desk.submit(step.order_id)]
 
     def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Result:
-        if not entries_allowed(self._db):
+        if not entries_allowed(self._db) and _action(row) is not Action.CANCEL:
             return Result.HELD_BACK
         try:
             with self._db.transaction():
-                verdict, order_id = self._claim(row, prices)
+                verdict, claimed = self._claim(row, prices)
         except DatabaseError as error:
             return self._handle_unstorable(row, error)
-        if verdict.result is Result.PLACED and order_id is not None:
-            return _RESULT_OF_OUTCOME[self._desk.submit(order_id)]
-        if verdict.result is Result.MARKED and verdict.order_id is not None:
-            self._desk.mark(verdict.order_id)
-        elif verdict.result in (Result.REFUSED, Result.MARKED):
-            self._desk.mark_refused(row.row_key, verdict.reason)
+        if claimed is not None and verdict.decision is not None:
+            match verdict.decision.action:
+                case Action.CANCEL:
+                    return self.handle_cancel(claimed)
+                case Action.AMEND:
+                    return self.handle_amend(claimed)
+            return _RESULT_OF_OUTCOME[self._desk.submit(claimed)]
+        self._mark(row, verdict)
         return verdict.result
 
     def _claim(self, seen: AnalysisRow, prices: dict[str, Decimal] | None) -> tuple[Verdict, int | None]:
+        """Write down what is to be done; the id is of the order to send, or of the change to go on with."""
         row = self._analysis.lock(seen.row_key)
         if row is None or row != seen:
             return Verdict(Result.WAITING), None
         self._db.execute_query(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
         verdict = self._judge(row, prices)
-        if verdict.result is Result.PLACED:
+        if verdict.result is Result.PLACED and verdict.target is None:
             return verdict, self.handle_new_trade(row, verdict)
+        if verdict.result is Result.PLACED and verdict.target is not None:
+            if claim_trade(self._db, verdict.target):
+                return verdict, self._write_decision(row, verdict)
+            return Verdict(Result.WAITING, "another change of the order has just been claimed"), None
         if verdict.result is Result.REFUSED:
             self._write_refusal(row, verdict)
         return verdict, None
+
+    def _mark(self, row: AnalysisRow, verdict: Verdict) -> None:
+        if verdict.result is Result.MARKED and verdict.order_id is not None:
+            self._desk.mark(verdict.order_id)
+        elif verdict.result is Result.MARKED and verdict.target is not None:
+            self._desk.mark_done(row.row_key, verdict.target.entry["alpaca_order_id"], verdict.target.id)
+        elif verdict.result in (Result.REFUSED, Result.MARKED):
+            self._desk.mark_refused(row.row_key, verdict.reason)
 
     def _judge(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Verdict:
         """Say what should become of a row; reads only."""
         try:
             decision = parse_decision(row.text, row.ticker)
         except DecisionError as error:
-            return self._seen_before(row) or Verdict(Result.REFUSED, str(error))
-        if decision.action is not Action.NEW_TRADE or decision.trade is None:
+            before = seen_before(row, load_history(self._db, row, changes=False))
+            if before is None or before.seen is Seen.DUPLICATE:
+                return Verdict(Result.REFUSED, str(error))
+            return _seen(before)
+        if decision.action is Action.NO_ACTION:
             return Verdict(Result.UNTOUCHED)
-        before = self._seen_before(row)
+        history = load_history(self._db, row, changes=decision.action is not Action.NEW_TRADE)
+        before = seen_before(row, history)
         if before is not None:
-            return before
+            return _seen(before, decision)
         if not row.analysis_id or len(row.analysis_id) > LONGEST_ID:
             words = f"the row needs an Analysis_Id of 1 to {LONGEST_ID} characters, so that a repetition is recognised"
             return Verdict(Result.REFUSED, words, decision)
+        if decision.action is Action.NEW_TRADE:
+            return self._judge_trade(row, decision, prices)
+        return self._judge_change(row, decision, prices, history)
+
+    def _judge_change(
+        self, row: AnalysisRow, decision: Decision, prices: dict[str, Decimal] | None, history: list[Row],
+    ) -> Verdict:
+        target = find_target(self._db, row, decision)
+        if target.trade is not None and target.trade.id in cancelled_trades(history):
+            return Verdict(Result.MARKED, "the order was cancelled already", decision, target=target.trade)
+        if target.refusal is not None:
+            return Verdict(Result.REFUSED, target.refusal, decision, target=target.trade)
+        if target.waits is not None:
+            return Verdict(Result.WAITING, target.waits, decision)
+        return replace(self._judge_trade(row, decision, prices), target=target.trade)
+
+    def _judge_trade(self, row: AnalysisRow, decision: Decision, prices: dict[str, Decimal] | None) -> Verdict:
         situation = self._situation(row, decision, (prices or {}).get(decision.symbol))
         if prices is None and _is_market(decision) and check_age(self._settings.limits, situation).passed:
             return Verdict(Result.UNPRICED, "the broker gave no prices", decision)
-        checks = check_trade(decision.symbol, decision.trade, self._settings.limits, situation)
+        limits = self._settings.limits
+        checks = (
+            [check_age(limits, situation)] if decision.trade is None
+            else check_trade(decision.symbol, decision.trade, limits, situation)
+        )
         refusal = checks[-1].refusal
         return Verdict(Result.REFUSED if refusal else Result.PLACED, refusal or "", decision, checks)
 
-    def _seen_before(self, row: AnalysisRow) -> Verdict | None:
-        """Say what was made of this row, or of another with its Analysis_Id, before; None when that hinders nothing."""
-        history = self._db.execute_query(HISTORY, {"analysis_id": row.analysis_id, "row_key": row.row_key})
-        own = [entry for entry in history if entry["analysis_row_key"] == row.row_key]
-        order = next((entry for entry in own if entry["order_id"] is not None), None)
-        if order is not None:
-            heard = order["alpaca_order_id"]
-            if heard is None and order["status"] == DecisionStatus.PENDING:
-                return Verdict(Result.WAITING, "its order is not settled yet")
-            marked = row.existing_order_id == heard if heard else row.says(order["status_reason"])
-            if not marked:
-                return Verdict(Result.MARKED, "its outcome is known already", order_id=order["order_id"])
-        refusal = own[-1] if own and own[-1]["order_id"] is None else None
-        if refusal is not None and not row.says(refusal["status_reason"]) and _same_text(refusal, row):
-            return Verdict(Result.MARKED, refusal["status_reason"])
-        carried_out = next((entry for entry in history if entry["order_id"] is not None), None)
-        if carried_out is None:
-            return None
-        first = f"{carried_out['created_at']:%Y-%m-%d %H:%M} UTC"
-        return Verdict(Result.REFUSED, f"duplicate: Analysis_Id {row.analysis_id} was carried out on {first}")
+    def _write_decision(self, row: AnalysisRow, verdict: Verdict) -> int:
+        now = self._clock.now()
+        decision_id = create_decision(self._db, _new_decision(row, verdict), now)
+        record_checks(self._db, decision_id, verdict.checks, now)
+        return decision_id
 
     def _write_refusal(self, row: AnalysisRow, verdict: Verdict) -> None:
-        now = self._clock.now()
-        decision_id = create_decision(self._db, _new_decision(row, verdict.decision), now)
-        record_checks(self._db, decision_id, verdict.checks, now)
-        finish_decision(self._db, decision_id, DecisionStatus.FAILED, verdict.reason, now)
+        decision_id = self._write_decision(row, verdict)
+        finish_decision(self._db, decision_id, DecisionStatus.FAILED, verdict.reason, self._clock.now())
         log.info("decision refused", extra={"analysis_id": row.analysis_id, "reason": verdict.reason})
 
     def _handle_unstorable(self, row: AnalysisRow, error: DatabaseError) -> Result:
@@ -219,26 +261,42 @@ class OrderExecutor:
                 return Result.REFUSED
             except DatabaseError as second:
                 error = second
-        message = f"row {row.row_key} of analysis_decision cannot be worked on: {error}"
+        return self._leave_alone(row.row_key, error)
+
+    def _leave_alone(self, row_key: str, error: DatabaseError) -> Result:
+        message = f"row {row_key} of analysis_decision cannot be worked on: {error}"
         log.error(message)
-        raise_alert(self._db, AlertLevel.WARNING, "decision_left_alone", row.row_key, message, self._clock.now())
+        raise_alert(self._db, AlertLevel.WARNING, "decision_left_alone", row_key, message, self._clock.now())
         return Result.WAITING
 
-    def _write_intent(
-        self, row: AnalysisRow, symbol: str, trade: NewTrade, decision_id: int, now: datetime,
-    ) -> int:
-        name = order_name(row)
-        trade_id = f"{symbol}-{now:%Y%m%d}-{name.removeprefix('tm-')}"
-        journal_id = add_trade(self._db, trade_id, symbol, trade, row.analysis_id, decision_id, now)
-        return add_intent(self._db, Intent(
-            trade_journal_id=journal_id, trade_decision_id=decision_id, analysis_decision_id=row.analysis_id,
-            client_order_id=f"{name}-e", role=OrderRole.ENTRY, side=trade.side, time_in_force=trade.time_in_force,
-            qty=trade.qty, limit_price=trade.limit_price,
-        ), now)
+    def _resume_changes(self) -> None:
+        """Go on with cancels and amends that are not finished; their new orders are sent with the unsent ones."""
+        for change in self._changes.unfinished():
+            step = self._tolerant(change)
+            if step.progress in (Progress.DONE, Progress.FAILED):  # else its row is counted
+                self._results[_RESULT_OF_PROGRESS[step.progress]] += 1
+
+    def _go_on(self, decision_id: int) -> Step:
+        """Go on with a change just claimed, unless another process has finished it."""
+        found = self._changes.unfinished(decision_id)
+        return self._tolerant(found[0]) if found else Step(Progress.WAITING)
+
+    def _tolerant(self, change: Row) -> Step:
+        """Carry a change on so that a failure leaves it to the next pass; a lost database goes up."""
+        try:
+            return self._changes.go_on(change)
+        except BrokerError as error:
+            log.warning("a change goes on at the next pass", extra={"decision": change["id"], "error": error})
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            self._leave_alone(change["analysis_row_key"], error)
+        return Step(Progress.WAITING)
 
     def _resume_unsent(self) -> None:
         for order in self._db.execute_query(UNSENT_ENTRIES):
-            refusal = check_age(self._settings.limits, self._situation_at_claim(order)).refusal
+            claimed_at, now = order["claimed_at"], self._clock.now()
+            refusal = too_old(self._settings.limits, order["decision_rationale"], claimed_at, now)
             row_key = order["analysis_row_key"]
             if refusal is not None:
                 self._give_up(order, DecisionStatus.FAILED, f"not_placed: the broker was out of reach, and {refusal}")
@@ -252,8 +310,10 @@ class OrderExecutor:
         now, failed = self._clock.now(), status is DecisionStatus.FAILED
         why = ExitReason.EXPIRED if failed else ExitReason.CANCELLED
         with self._db.transaction():
-            set_status(self._db, order["id"], OrderStatus.CANCELLED, now)
+            if not take_back(self._db, order["id"], now):
+                return  # another process has sent it
             finish_decision(self._db, order["trade_decision_id"], status, reason, now)
+            alert_amended(self._db, order["trade_decision_id"], reason, now)
             end_trades(self._db, {order["trade_journal_id"]: TradeEnd(JournalStatus.CANCELLED, why, now)}, now)
         if failed:  # a row without approval is not ours to touch
             self._desk.mark(order["id"])
@@ -279,24 +339,16 @@ class OrderExecutor:
         decided_at = decision_time(row.decided_at, decision.analysis_date, self._settings.analysis_timezone)
         return Situation(self._clock.now(), decided_at, price)
 
-    def _situation_at_claim(self, order: Row) -> Situation:
-        decided_at = order["decision_rationale"]["trigger_event"].get("decided_at")
-        return Situation(
-            self._clock.now(), datetime.fromisoformat(decided_at) if decided_at else order["claimed_at"], None,
-        )
-
     def _preview(self, row: AnalysisRow, prices: dict[str, Decimal] | None, halted: bool) -> str | None:
         verdict = self._judge(row, prices)
         if verdict.result is Result.UNTOUCHED:
             return None
         if verdict.result is Result.REFUSED:
             return f"{row.analysis_id}: would be refused: {verdict.reason}"
-        if verdict.result is not Result.PLACED or verdict.decision is None or verdict.decision.trade is None:
+        if verdict.result is not Result.PLACED or verdict.decision is None:
             return f"{row.analysis_id}: would not be sent: {verdict.reason}"
-        trade = verdict.decision.trade
-        price = f"{trade.limit_price:f}" if trade.limit_price is not None else "market"
-        order = f"{trade.side} {trade.qty:f} {verdict.decision.symbol} at {price}"
-        return f"{row.analysis_id}: {order}: would be " + ("held back, trading is halted" if halted else "sent")
+        held = halted and verdict.decision.action is not Action.CANCEL
+        return f"{row.analysis_id}: {_shown(verdict)}: would be " + ("held back, trading is halted" if held else "sent")
 
 
 _RESULT_OF_OUTCOME = {
@@ -306,14 +358,17 @@ _RESULT_OF_OUTCOME = {
     Outcome.UNKNOWN: Result.UNKNOWN,
     None: Result.HELD_BACK,
 }
-
-
-def order_name(row: AnalysisRow) -> str:
-    """Return the stem of the client order ids of a row's trade: its bytes' digest and its key's digest.
-
-    The same row gives the same stem for ever; with its suffix an id stays under 48 characters.
-    """
-    return f"tm-{_sha256(row.text or '')[:12]}-{_sha256(row.row_key)[:10]}"
+_RESULT_OF_SEEN = {
+    Seen.UNFINISHED: Result.WAITING,
+    Seen.UNMARKED: Result.MARKED,
+    Seen.DUPLICATE: Result.REFUSED,
+}
+_RESULT_OF_PROGRESS = {
+    Progress.DONE: Result.CANCELLED,
+    Progress.FAILED: Result.REFUSED,
+    Progress.WAITING: Result.WAITING,
+    Progress.HELD_BACK: Result.HELD_BACK,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -340,8 +395,9 @@ def _nothing_to_do(options: argparse.Namespace) -> str:
     return f"No approved decisions are waiting.{hint}"
 
 
-def _new_decision(row: AnalysisRow, decision: Decision | None) -> NewDecision:
-    """Return the decision to record; None stands for one that could not be read."""
+def _new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
+    """Return the decision to record; a verdict without one is about a text that could not be read."""
+    decision, target = verdict.decision, verdict.target
     trade = decision.trade if decision else None
     return NewDecision(
         strategy_name=STRATEGY, strategy_version=STRATEGY_VERSION,
@@ -350,8 +406,8 @@ def _new_decision(row: AnalysisRow, decision: Decision | None) -> NewDecision:
         side=trade.side if trade else None, quantity=trade.qty if trade else None,
         order_type=trade.order_type if trade else None, limit_price=trade.limit_price if trade else None,
         analysis_decision_id=row.analysis_id and row.analysis_id[:LONGEST_ID],
-        analysis_row_key=row.row_key[:LONGEST_ID],
-        source_bytes=row.text, source_bytes_sha256=_sha256(row.text or ""),
+        analysis_row_key=row.row_key[:LONGEST_ID], target_order_id=target.entry["id"] if target else None,
+        source_bytes=row.text, source_bytes_sha256=row.text_sha256,
         rationale={
             "trigger_event": {
                 "type": "analysis_decision", "decided_at": row.decided_at.isoformat() if row.decided_at else None,
@@ -361,16 +417,32 @@ def _new_decision(row: AnalysisRow, decision: Decision | None) -> NewDecision:
     )
 
 
+def _seen(before: Before, decision: Decision | None = None) -> Verdict:
+    return Verdict(_RESULT_OF_SEEN[before.seen], before.reason, decision, order_id=before.order_id)
+
+
+def _action(row: AnalysisRow) -> Action | None:
+    """Return what a row asks for, or None when it cannot be read."""
+    try:
+        return parse_decision(row.text, row.ticker).action
+    except DecisionError:
+        return None
+
+
+def _shown(verdict: Verdict) -> str:
+    """Say in words what a verdict would have done."""
+    decision, target = verdict.decision, verdict.target
+    old = f"the order {target.entry['alpaca_order_id'] or 'not sent yet'} of {target.name}" if target else ""
+    if decision is None or decision.trade is None:
+        return f"cancel {old}"
+    trade = decision.trade
+    price = f"{trade.limit_price:f}" if trade.limit_price is not None else "market"
+    order = f"{trade.side} {trade.qty:f} {decision.symbol} at {price}"
+    return f"replace {old} by {order}, less what it has filled" if target else order
+
+
 def _is_market(decision: Decision) -> bool:
     return decision.trade is not None and decision.trade.order_type is OrderType.MARKET
-
-
-def _same_text(entry: Row, row: AnalysisRow) -> bool:
-    return bool(entry["source_bytes_sha256"] == _sha256(row.text or ""))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ WITH runs AS (
 )
 INSERT INTO audit.trade_decisions (
     strategy_name, strategy_version, action, symbol, side, quantity, order_type, limit_price, analysis_decision_id,
-    analysis_row_key, primary_quiver_trade_id, primary_ingestion_run_id, decision_rationale, source_bytes,
-    source_bytes_sha256, created_at, updated_at)
+    analysis_row_key, target_order_id, primary_quiver_trade_id, primary_ingestion_run_id, decision_rationale,
+    source_bytes, source_bytes_sha256, created_at, updated_at)
 SELECT %(strategy_name)s, %(strategy_version)s, %(action)s, %(symbol)s, %(side)s, %(quantity)s, %(order_type)s,
-       %(limit_price)s, %(analysis_decision_id)s, %(analysis_row_key)s, %(primary_quiver_trade_id)s,
+       %(limit_price)s, %(analysis_decision_id)s, %(analysis_row_key)s, %(target_order_id)s,
+       %(primary_quiver_trade_id)s,
        COALESCE(%(primary_ingestion_run_id)s, lineage.latest_id),
        %(rationale)s::jsonb
            || jsonb_build_object('data_lineage', jsonb_build_object('ingestion_runs', COALESCE(lineage.runs, '[]'))),
@@ -54,7 +55,10 @@ Outcome = tuple[DecisionStatus, str | None]
 
 @dataclass(frozen=True)
 class NewDecision:
-    """A decision about to be recorded; quantity in shares, limit price in dollars."""
+    """A decision about to be recorded; quantity in shares, limit price in dollars.
+
+    `target_order_id` is order_execution.id of the order that a cancel or an amend is about.
+    """
 
     strategy_name: str
     strategy_version: str
@@ -68,6 +72,7 @@ class NewDecision:
     limit_price: Decimal | None = None
     analysis_decision_id: str | None = None
     analysis_row_key: str | None = None
+    target_order_id: int | None = None
     primary_quiver_trade_id: int | None = None
     primary_ingestion_run_id: int | None = None
     rationale: Mapping[str, Any] = field(default_factory=dict)
