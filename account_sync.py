@@ -16,6 +16,7 @@ from pass_log import Event, PassLog
 
 # Our clock and the broker's may differ; listings begin this much earlier.
 CLOCK_MARGIN = timedelta(hours=1)
+MOST_LINKS = 20
 WORKING = frozenset({*AT_BROKER, OrderStatus.UNKNOWN})
 
 
@@ -39,6 +40,7 @@ class AccountSync:
             rows = load_orders(self._db, since)
             known = _Known(rows)
             orders = listing.orders(known.is_news)
+        orders += self._links(orders, known)
         changes, self.rows = self._desk.hear(rows, orders)
         found.events[Event.CHANGED] += len(changes)
         members = [member for order in orders for member in (order, *order["legs"])]
@@ -64,6 +66,19 @@ class AccountSync:
                 break
         if follow_fills(self._db, beyond, self._clock.now()):
             self.rows = None
+
+    def _links(self, orders: Sequence[JsonObject], known: "_Known") -> list[JsonObject]:
+        """Return the orders between a leg of ours and the one that works now, where it was replaced more than once.
+
+        A listing shows only the last one. Raises BrokerError.
+        """
+        links: list[JsonObject] = []
+        for newest in (leg for order in orders if not known.is_foreign(order) for leg in order["legs"]):
+            link: JsonObject | None = newest
+            while link and len(links) < MOST_LINKS and known.is_foreign(link) and not known.has(link.get("replaces")):
+                link = self._broker.get_order(link["replaces"]) if link.get("replaces") else None
+                links += [link] if link else []
+        return links
 
     def _ask_for_absent(self, rows: Sequence[Row], listed: set[str], found: PassLog) -> None:
         """Ask for working orders that the listing left out, one by one: absence says nothing about them."""
@@ -100,6 +115,10 @@ class _Known:
         listed: set[str | None] = {heard["id"] for heard in news} | self._known.keys()
         listed.add(None)
         return self._old | {heard["id"] for heard in news if heard.get("replaced_by") in listed}
+
+    def has(self, order_id: str | None) -> bool:
+        """Tell whether an order of the broker has a row here."""
+        return order_id in self._known
 
     def is_foreign(self, order: JsonObject) -> bool:
         """Tell whether no row here knows the order; one whose row is being written elsewhere is told later."""

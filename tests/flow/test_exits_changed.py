@@ -160,10 +160,7 @@ def move(world: World, kind: str) -> Order:
     return change_by_hand(world, member(world, which), **terms)
 
 
-FOLLOWED = [
-    "plain stop", "target of an OCO",
-    "stop of an OCO",
-]
+FOLLOWED = ["plain stop", "target of an OCO", "stop of an OCO"]
 
 
 @pytest.mark.parametrize("kind", FOLLOWED)
@@ -206,6 +203,18 @@ def test_an_exit_changed_by_hand_closes_its_trade_at_its_own_price(world: World,
     assert (journal["status"], journal["exit_reason"], journal["exit_price"]) == ("CLOSED", reason, Decimal(price))
     assert journal["actual_pnl"] == 45 * (Decimal(price) - Decimal("133.50"))
     assert is_flat(world)
+
+
+@pytest.mark.parametrize("kind", FOLLOWED)
+def test_an_exit_changed_twice_between_two_passes_is_followed_to_the_last(world: World, kind: str) -> None:
+    second = move(world, kind)
+    name = "limit_price" if second.stop_price is None else "stop_price"
+    last = change_by_hand(world, second, **{name: "129" if name == "stop_price" else "152"})
+    world.monitor()
+    assert exits(world) == [45]
+    assert world.one("order_execution", alpaca_order_id=second.id)["order_status"] == "replaced"
+    assert world.one("order_execution", alpaca_order_id=last.id)["order_status"] == "pending"
+    assert stays_as_it_is(world)
 
 
 def test_a_leg_changed_by_hand_that_fills_is_counted_once(world: World) -> None:
