@@ -16,7 +16,7 @@ from pass_log import Event, PassLog
 
 # Our clock and the broker's may differ; listings begin this much earlier.
 CLOCK_MARGIN = timedelta(hours=1)
-MOST_LINKS = 20
+LONGEST_CHAIN = 20  # replacements of one leg between two passes; an answer that leads in a circle ends here
 WORKING = frozenset({*AT_BROKER, OrderStatus.UNKNOWN})
 
 
@@ -75,9 +75,11 @@ class AccountSync:
         links: list[JsonObject] = []
         for newest in (leg for order in orders if not known.is_foreign(order) for leg in order["legs"]):
             link: JsonObject | None = newest
-            while link and len(links) < MOST_LINKS and known.is_foreign(link) and not known.has(link.get("replaces")):
+            chain = 0
+            while link and chain < LONGEST_CHAIN and known.is_foreign(link) and not known.has(link.get("replaces")):
                 link = self._broker.get_order(link["replaces"]) if link.get("replaces") else None
                 links += [link] if link else []
+                chain += 1
         return links
 
     def _ask_for_absent(self, rows: Sequence[Row], listed: set[str], found: PassLog) -> None:

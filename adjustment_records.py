@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 
 from db_layer import Row, TradingDB
-from order_life import opposite
+from order_life import AdjustmentKind, opposite
 from trade_records import Trade
 
 # Executions of other people's orders, as far as they are not put down to trades of ours yet; newest first.
@@ -40,13 +39,6 @@ SET split_ratio = round(split_ratio * %(ratio)s, 9),
     current_stop_loss = round(COALESCE(current_stop_loss, planned_stop_loss) / %(ratio)s, 2), updated_at = %(now)s
 WHERE id = %(journal_id)s
 """
-
-
-class AdjustmentKind(StrEnum):
-    """Why shares came or went (`position_adjustment.kind`)."""
-
-    MANUAL_EXIT = "MANUAL_EXIT"
-    SPLIT = "SPLIT"
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,13 @@ class ExitReason(StrEnum):
     EMERGENCY_EXIT = "EMERGENCY_EXIT"
 
 
+class AdjustmentKind(StrEnum):
+    """Why shares came or went without an order of ours (`position_adjustment.kind`)."""
+
+    MANUAL_EXIT = "MANUAL_EXIT"
+    SPLIT = "SPLIT"
+
+
 class ExecutionStatus(StrEnum):
     """What an attempt to place an order came to (`trade_executions.status`)."""
 

@@ -41,11 +41,11 @@ class OrderMonitor:
         self._desk = parts.desk
         self._settings = parts.settings
         self._sync = AccountSync(parts.db, parts.broker, parts.clock, parts.desk)
+        self._begin()
 
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
-        self._found = PassLog(self._db, self._clock)
-        self._protection = Protection(self._db, self._broker, self._clock, self._desk, self._found)
+        self._begin()
         self._broker.account()
         self._desk.settle_unfinished()
         self.sync_order_status()
@@ -91,6 +91,10 @@ class OrderMonitor:
                 self._found.tolerate(order["client_order_id"], partial(self._desk.cancel, order))
                 self._found.events[Event.CANCELLED] += 1
 
+    def _begin(self) -> None:
+        self._found = PassLog(self._db, self._clock)
+        self._protection = Protection(self._db, self._broker, self._clock, self._desk, self._found)
+
     def _keep_books(self, trades: Sequence[Trade]) -> None:
         """Write what the fills mean for the trades: opened, grown, shrunken, over."""
         grown = [trade for trade in trades if trade.held > 0 and not _is_tracked(trade)]
@@ -135,7 +139,6 @@ class OrderMonitor:
             self._found.tolerate(
                 trade.name, partial(self._protection.close_at_market, trade, ExitReason.EOD_EXIT),
             )
-            self._protection.moved.add(trade.id)
 
     def _sync_fills(self) -> None:
         self._sync.fills()

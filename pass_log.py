@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import cached_property
 
 from alpaca_client import BrokerError
 from audit_trail import AlertLevel, raise_alert, resolve_alerts
@@ -37,8 +38,10 @@ class PassLog:
         self._db = db
         self._clock = clock
         self.events: Counter[Event] = Counter()
-        rows = db.execute_query(OPEN_ALERTS)
-        self._open = {(row["kind"], row["subject"]) for row in rows}
+
+    @cached_property
+    def _open(self) -> set[tuple[str, str]]:
+        return {(row["kind"], row["subject"]) for row in self._db.execute_query(OPEN_ALERTS)}
 
     def is_open(self, kind: str, subject: str) -> bool:
         """Tell whether this alert was open when the pass began."""
@@ -47,7 +50,6 @@ class PassLog:
     def alert(self, level: AlertLevel, kind: str, subject: str, message: str) -> None:
         """Raise an alert and count it as a problem. Raises DatabaseError."""
         self.events[Event.PROBLEM] += 1
-        log.error(message)
         raise_alert(self._db, level, kind, subject, message, self._clock.now())
 
     def critical(self, kind: str, subject: str, message: str) -> None:

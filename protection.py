@@ -51,7 +51,7 @@ class Protection:
         self._clock = clock
         self._desk = desk
         self._found = found
-        self.moved: set[int] = set()  # trades whose orders changed on behalf of another in this pass
+        self.moved: set[int] = set()  # trades whose orders changed since the pass loaded them
 
     def protect(self, trade: Trade) -> None:
         """Make the live exit one group over exactly the shares held, replacing whatever else there is.
@@ -91,6 +91,7 @@ class Protection:
 
         Raises DatabaseError and BrokerError.
         """
+        self.moved.add(trade.id)
         if self._closing(trade):
             return
         working = [*trade.exit_groups, *(() if trade.entry_ended else (trade.entry,))]
@@ -229,7 +230,7 @@ class Protection:
             "broker_mismatch", trade.name,
             f"{trade.name} has {decimal_text(trade.held)} {trade.symbol}, the broker has "
             f"{decimal_text(sign * position.qty)}; no exit order was placed, because it could open a position; "
-            "compare by hand",
+            "the position monitor looks for what closed it",
         )
         return False
 

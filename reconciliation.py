@@ -1,7 +1,7 @@
 """Compares the positions in our books with the broker's, and follows what is proved to have happened there.
 
 Shares can leave without an order of ours: a person closes them in the broker's app, the broker liquidates, a company
-splits. Only evidence moves our books; absence alone does not. Source: docs/architecture.md, reconciliation.
+splits. Only evidence moves our books; absence alone does not. Source: docs/architecture.md, positions compared.
 """
 
 import logging
@@ -14,7 +14,6 @@ from functools import partial
 from account_sync import AccountSync
 from adjustment_records import (
     Adjustment,
-    AdjustmentKind,
     add_adjustments,
     closing_side,
     forget_guesses,
@@ -30,7 +29,7 @@ from clock import Clock
 from db_layer import TradingDB
 from fill_records import fills_by_order
 from order_desk import OrderDesk
-from order_life import ENDED, Fill, OrderStatus, decimal_text, opposite
+from order_life import ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, opposite
 from pass_log import Event, PassLog
 from trade_book import conclude, load_open_trades, load_trades, settle_estimates
 from trade_records import Trade, estimated_trades, hold_positions
@@ -244,11 +243,10 @@ class Reconciliation:
 
     def _settle_guesses(self) -> None:
         """Replace the exits that were estimated where their executions have come to be known."""
+        settled = []
         for trade in load_trades(self._db, estimated_trades(self._db)):
-            guesses = [row for row in trade.adjustments if row["kind"] == "MANUAL_EXIT" and row["evidence_id"] is None]
-            guessed = sum((row["qty"] for row in guesses), Decimal(0))
-            closing = opposite(trade.side)
-            closes = [row for row in unattributed(self._db, trade.symbol) if row["side"] == closing]
+            guessed = sum((row["qty"] for row in trade.guesses), Decimal(0))
+            closes = [row for row in unattributed(self._db, trade.symbol) if row["side"] == opposite(trade.side)]
             if guessed == 0 or sum((row["qty"] for row in closes), Decimal(0)) < guessed:
                 continue
             now = self._clock.now()
@@ -256,8 +254,10 @@ class Reconciliation:
                 forget_guesses(self._db, trade)
                 (open_again,) = load_trades(self._db, [trade.id])
                 add_adjustments(self._db, share_out([open_again], closes, guessed), now)
-            self._found.resolve((VANISHED,), (trade.name,))
-            settle_estimates(self._db, now)
+            settled.append(trade.name)
+        if settled:
+            settle_estimates(self._db, self._clock.now())
+            self._found.resolve((VANISHED,), settled)
 
 
 def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:

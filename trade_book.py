@@ -163,17 +163,13 @@ def closed_end(trade: Trade, fills: FillsByOrder) -> TradeEnd:
     for order in orders:
         known = fills.get(order["id"], ()) if complete else _average_fill(order)
         (came if order["side"] == trade.side else left).extend(known)
-    sold = list(left)
+    sold = left + [_fill_of(change) for change in trade.exits_by_hand]
     for change in trade.adjustments:
-        moved = Fill(change["qty"], change["price"], change["happened_at"])
-        (came if change["side"] == trade.side else left).append(moved)
-        if change["kind"] == "MANUAL_EXIT" and change["side"] != trade.side:
-            sold.append(moved)
-    guessed = any(change["kind"] == "MANUAL_EXIT" and change["evidence_id"] is None for change in trade.adjustments)
+        (came if change["side"] == trade.side else left).append(_fill_of(change))
     ended_at, reason = max(_exits(trade, fills), default=(trade.journal["updated_at"], ExitReason.MANUAL_EXIT))
     return TradeEnd(
         JournalStatus.CLOSED, reason, ended_at, average_price(sold), realised_pnl(trade.side, came, left),
-        estimate=guessed or not complete,
+        estimate=bool(trade.guesses) or not complete,
     )
 
 
@@ -183,16 +179,17 @@ def _exits(trade: Trade, fills: FillsByOrder) -> list[tuple[datetime, ExitReason
         (_last_filled_at(order, fills), ExitReason(order["exit_reason"] or FILLED_EXIT[OrderRole(order["order_type"])]))
         for order in trade.exits if order["filled_qty"] > 0 and order["side"] != trade.side
     ]
-    return ours + [
-        (change["happened_at"], ExitReason.MANUAL_EXIT) for change in trade.adjustments
-        if change["kind"] == "MANUAL_EXIT" and change["side"] != trade.side
-    ]
+    return ours + [(change["happened_at"], ExitReason.MANUAL_EXIT) for change in trade.exits_by_hand]
 
 
 def _last_filled_at(order: Row, fills: FillsByOrder) -> datetime:
     known = [fill.at for fill in fills.get(order["id"], ()) if fill.at is not None]
     moment: datetime = max(known, default=None) or order["filled_at"] or order["updated_at"]
     return moment
+
+
+def _fill_of(change: Row) -> Fill:
+    return Fill(change["qty"], change["price"], change["happened_at"])
 
 
 def _average_fill(order: Row) -> list[Fill]:

@@ -10,7 +10,16 @@ from functools import cached_property
 from clock import MARKET_ZONE
 from db_layer import Row, TradingDB
 from decision import NewTrade
-from order_life import ENDED, JOURNAL_MOVES, ExitReason, JournalStatus, OrderRole, OrderStatus, pairs
+from order_life import (
+    ENDED,
+    JOURNAL_MOVES,
+    AdjustmentKind,
+    ExitReason,
+    JournalStatus,
+    OrderRole,
+    OrderStatus,
+    pairs,
+)
 
 TRADES = """
 SELECT journal.*, position.qty AS tracked_qty, position.stop_loss_order_id, position.take_profit_order_id
@@ -149,7 +158,7 @@ class Trade:
     @cached_property
     def entered(self) -> Decimal:
         """The shares that the entries brought, in today's shares after splits."""
-        splits = [change for change in self.adjustments if change["kind"] == "SPLIT"]
+        splits = [change for change in self.adjustments if change["kind"] == AdjustmentKind.SPLIT]
         return sum((order["filled_qty"] for order in self.entries), Decimal(0)) + self._net(splits, "qty")
 
     @cached_property
@@ -185,13 +194,29 @@ class Trade:
         planned: Decimal | None = self.journal["planned_take_profit"]
         if planned is None:
             return None
-        splits = [change["happened_at"] for change in self.adjustments if change["kind"] == "SPLIT"]
+        splits = [change["happened_at"] for change in self.adjustments if change["kind"] == AdjustmentKind.SPLIT]
         asked: list[Decimal] = [
             order["limit_price"] for order in self.exits
             if order["order_type"] == OrderRole.TAKE_PROFIT and order["alpaca_order_id"] is not None
             and (not splits or order["created_at"] > max(splits))
         ]
         return asked[-1] if asked else round(planned / self.journal["split_ratio"], 2)
+
+    @property
+    def exits_by_hand(self) -> list[Row]:
+        """The shares that somebody else took out of the trade."""
+        return [
+            change for change in self.adjustments
+            if change["kind"] == AdjustmentKind.MANUAL_EXIT and change["side"] != self.side
+        ]
+
+    @property
+    def guesses(self) -> list[Row]:
+        """The exits that are estimates: no execution proves them."""
+        return [
+            change for change in self.adjustments
+            if change["kind"] == AdjustmentKind.MANUAL_EXIT and change["evidence_id"] is None
+        ]
 
     @property
     def entry_ended(self) -> bool:
