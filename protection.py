@@ -266,8 +266,10 @@ class Protection:
         }
         stop, target = live.get(OrderRole.STOP_LOSS, {}), live.get(OrderRole.TAKE_PROFIT, {})
         ids = stop.get("alpaca_order_id"), target.get("alpaca_order_id")
-        if ids != (journal["stop_loss_order_id"], journal["take_profit_order_id"]):
-            track_exits(self._db, trade.id, ids[0], stop.get("stop_price"), ids[1], self._clock.now())
+        price = stop.get("stop_price", journal["current_stop_loss"])
+        known = journal["stop_loss_order_id"], journal["take_profit_order_id"], journal["current_stop_loss"]
+        if (*ids, price) != known:
+            track_exits(self._db, trade.id, ids[0], price, ids[1], self._clock.now())
         over = ALERTS if target or not self._wants_target(trade) else ("unprotected_position", "broker_mismatch")
         self._found.resolve(over, (trade.name,))
 
