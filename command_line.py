@@ -18,7 +18,7 @@ UNDEFINED_TABLE = "42P01"
 
 def arguments(description: str, *flags: tuple[str, str]) -> argparse.ArgumentParser:
     """Return a parser with `--test-mode` and further switches (name, help)."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     add_test_mode(parser)
     for name, text in flags:
         parser.add_argument(name, action="store_true", help=text)
@@ -57,14 +57,20 @@ def run_program(
         return _complain(parser.prog, f"{error}{hint}", EXIT_FAILED)
     except foreseeable as error:
         return _complain(parser.prog, str(error), EXIT_FAILED)
+    except BrokenPipeError:  # an answer that is printed while it is read from the books has lost its reader
+        _drop_output()
+        return EXIT_DONE
     except KeyboardInterrupt:
         return _complain(parser.prog, "interrupted", 128 + signal.SIGINT)
 
 
 def show(text: str) -> None:
-    """Print a result on standard output, control characters escaped."""
-    for line in text.splitlines():
-        print(printable(line))
+    """Print a result on standard output, control characters escaped; whether anybody reads it changes nothing."""
+    try:
+        for line in text.splitlines():
+            print(printable(line))
+    except OSError:
+        _drop_output()
 
 
 def _finish_output() -> None:
@@ -72,7 +78,11 @@ def _finish_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(name: str, error: str, status: int) -> int:

@@ -159,7 +159,10 @@ def get_postgres_config(test_mode: bool = False, settings: Settings | None = Non
 
 
 def _environment() -> dict[str, str]:
-    path = Path(os.environ.get("ENV_FILE") or PROJECT_ROOT / ".env")
+    named = os.environ.get("ENV_FILE")
+    path = Path(named or PROJECT_ROOT / ".env")
+    if named and (path.is_dir() or not path.exists()):
+        raise ConfigError(f"ENV_FILE is {named!r}, and there is no such file; give the path of a file, or unset it")
     if not path.is_file():
         return dict(os.environ)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:

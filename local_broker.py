@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import IO
 
 import requests
@@ -36,15 +37,18 @@ def use(alpaca: AlpacaSettings) -> AlpacaSettings:
 
     It lives as long as a process that called this. Raises LocalBrokerError.
     """
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    if not _held:
-        users = (FOLDER / "users.lock").open("a")
-        fcntl.flock(users, fcntl.LOCK_SH)
-        _held.append(users)
-        atexit.register(leave)
-    with (FOLDER / "start.lock").open("a") as starting:
-        fcntl.flock(starting, fcntl.LOCK_EX)
-        url = _running() or _start()
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        if not _held:
+            users = (FOLDER / "users.lock").open("a")
+            fcntl.flock(users, fcntl.LOCK_SH)
+            _held.append(users)
+            atexit.register(leave)
+        with (FOLDER / "start.lock").open("a") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            url = _running() or _start()
+    except OSError as error:
+        raise LocalBrokerError(_unusable(error)) from error
     return replace(alpaca, base_url=url, data_url=url)
 
 
@@ -58,6 +62,15 @@ def leave() -> None:
         if _running():
             _end(int(_address()[1]))
     users.close()
+
+
+def _unusable(error: OSError) -> str:
+    path = Path(error.filename or FOLDER)
+    there = next(place for place in (path, *path.parents) if place.exists())
+    return (
+        f"the local paper broker cannot use {path}: {error.strerror}; {there} belongs to user id "
+        f"{there.stat().st_uid}, and this is {os.geteuid()}; run as its owner, or delete {FOLDER} to start afresh"
+    )
 
 
 def _end(pid: int) -> None:

@@ -18,7 +18,7 @@ from analysis_rows import AnalysisRow, AnalysisRows
 from audit_trail import finish_decision
 from clock import Clock
 from config import Limits
-from db_layer import Row, TradingDB
+from db_layer import DatabaseError, Row, TradingDB
 from decision import Action, Decision, NewTrade, parse_decision
 from log_setup import printable
 from order_desk import OrderDesk, alert_amended
@@ -32,6 +32,7 @@ LONGEST_SHOWN = 80
 # A person may replace an order in the broker's app while it is being cancelled; the successor is cancelled too.
 MOST_SUCCESSORS = 3
 UNDER_WAY = "the cancel is under way"
+NO_DATA = "02000"  # SQLSTATE
 
 FIND_BY_ORDER = """
 SELECT orders.order_type, journal.id AS journal_id, journal.trade_id
@@ -48,9 +49,9 @@ UNFINISHED = """
 SELECT decision.*, target.trade_journal_id AS target_journal_id
 FROM audit.trade_decisions decision
 JOIN order_execution target ON target.id = decision.target_order_id
-JOIN trade_journal journal ON journal.id = target.trade_journal_id
 WHERE decision.status = 'pending' AND decision.target_order_id IS NOT NULL
   AND (%(id)s::bigint IS NULL OR decision.id = %(id)s)
+  AND (%(journal_id)s::bigint IS NULL OR target.trade_journal_id = %(journal_id)s)
   AND NOT EXISTS (SELECT 1 FROM order_execution placed WHERE placed.trade_decision_id = decision.id)
 ORDER BY decision.id
 """
@@ -84,6 +85,7 @@ class Progress(StrEnum):
     FAILED = "failed"
     WAITING = "waiting"
     HELD_BACK = "held back"
+    UNREACHED = "unreached"
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Ending:
     """How a change ends; alarming when it leaves an amended trade without an order."""
 
     status: DecisionStatus
-    reason: str | None = None
+    reason: str
     alarming: bool = False
 
 
@@ -126,7 +128,7 @@ class OrderChanges:
 
     def unfinished(self, decision_id: int | None = None) -> list[Row]:
         """Return the changes that go on, oldest first, or this one if it does. Raises DatabaseError."""
-        return self._db.execute_query(UNFINISHED, {"id": decision_id})
+        return self._db.execute_query(UNFINISHED, {"id": decision_id, "journal_id": None})
 
     def go_on(self, change: Row) -> Step:
         """Carry an unfinished change on from where it is. Raises DatabaseError and BrokerError."""
@@ -229,7 +231,7 @@ class OrderChanges:
             if not finish_decision(self._db, change["id"], ending.status, ending.reason, now):
                 return Step(Progress.WAITING)  # another process was faster
             if ending.alarming:
-                alert_amended(self._db, change["id"], ending.reason or "", now)
+                alert_amended(self._db, change["id"], ending.reason, now)
         log.info("change finished", extra={
             "trade_id": trade.name, "action": change["action"], "status": str(ending.status), "reason": ending.reason,
         })
@@ -237,14 +239,17 @@ class OrderChanges:
             self._desk.mark_done(row_key, trade.entry["alpaca_order_id"], trade.id)
             return Step(Progress.DONE)
         if ending.status is DecisionStatus.FAILED:
-            self._desk.mark_refused(row_key, ending.reason or "")
+            self._desk.mark_refused(row_key, ending.reason)
         return Step(Progress.FAILED)
 
     def _note(self, change: Row, words: str) -> None:
         self._db.execute_update(NOTE_PROGRESS, {"id": change["id"], "reason": words, "now": self._clock.now()})
 
     def _trade_of(self, change: Row) -> Trade:
-        return load_trades(self._db, [change["target_journal_id"]])[0]
+        found = load_trades(self._db, [change["target_journal_id"]])
+        if not found:
+            raise DatabaseError(f"the trade with the journal id {change['target_journal_id']} is gone", NO_DATA)
+        return found[0]
 
 
 def find_target(db: TradingDB, row: AnalysisRow, decision: Decision) -> Target:
@@ -298,7 +303,7 @@ def why_not(trade: Trade, decision: Decision) -> str | None:
 def ending_of(trade: Trade, decision: Decision) -> Ending:
     """Say what the end of a trade's entry means for the change that was to cancel it."""
     if trade.entry["order_status"] == OrderStatus.CANCELLED:
-        return Ending(DecisionStatus.EXECUTED, f"{_filled(trade)} before" if trade.entered else None)
+        return Ending(DecisionStatus.EXECUTED, f"{_filled(trade)} before")
     words = f"the order of {trade.name} could not be {VERBS[decision.action]}: it {_end_words(trade)}"
     return Ending(DecisionStatus.FAILED, words)
 
@@ -347,7 +352,7 @@ def _wrong_order(order_id: str, journal_id: int | None, found: list[Row]) -> str
 
 
 def _is_under_way(db: TradingDB, trade: Trade) -> bool:
-    return any(change["target_journal_id"] == trade.id for change in db.execute_query(UNFINISHED, {"id": None}))
+    return bool(db.execute_query(UNFINISHED, {"id": None, "journal_id": trade.id}))
 
 
 def _end_words(trade: Trade) -> str:

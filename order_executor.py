@@ -66,6 +66,7 @@ class Result(StrEnum):
     HELD_BACK = "held back"
     UNPRICED = "waiting for a price"
     WAITING = "waiting"
+    UNREACHED = "broker did not answer"
     MARKED = "marked again"
     UNTOUCHED = "untouched"
 
@@ -74,7 +75,8 @@ class Result(StrEnum):
 class Verdict:
     """What should become of a row: PLACED means to be carried out; `order_id` is an order whose mark is missing.
 
-    `target` is the trade whose entry a CANCEL or AMEND is about.
+    `target` is the trade whose entry a CANCEL or AMEND is about. What `resumes` was begun by an earlier pass, and every
+    pass takes it up again.
     """
 
     result: Result
@@ -83,6 +85,7 @@ class Verdict:
     checks: list[RiskCheck] = field(default_factory=list)
     order_id: int | None = None
     target: Trade | None = None
+    resumes: bool = False
 
 
 class OrderExecutor:
@@ -110,9 +113,9 @@ class OrderExecutor:
         self._results = Counter()
         self._broker.account()
         self._desk.settle_unfinished()
-        self._resume_changes()
+        unreached = self._resume_changes()
         self._resume_unsent()
-        candidates = self._analysis.candidates()
+        candidates = [row for row in self._analysis.candidates() if row.row_key not in unreached]
         prices = self._reference_prices(candidates)
         for row in candidates:
             self._results[self._carry_out(row, prices)] += 1
@@ -150,27 +153,33 @@ class OrderExecutor:
 
     def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Result:
         if not entries_allowed(self._db) and _action(row) is not Action.CANCEL:
-            return Result.HELD_BACK
+            return _left(row, Result.HELD_BACK, "trading is halted")
         try:
             with self._db.transaction():
                 verdict, claimed = self._claim(row, prices)
         except DatabaseError as error:
             return self._handle_unstorable(row, error)
         if claimed is not None and verdict.decision is not None:
-            match verdict.decision.action:
-                case Action.CANCEL:
-                    return self.handle_cancel(claimed)
-                case Action.AMEND:
-                    return self.handle_amend(claimed)
-            return _RESULT_OF_OUTCOME[self._desk.submit(claimed)]
+            result = self._send(verdict.decision.action, claimed)
+            return _left(row, result, _WHY_LEFT[result]) if result in _WHY_LEFT else result
         self._mark(row, verdict)
+        if verdict.result in (Result.WAITING, Result.UNPRICED):
+            return _left(row, verdict.result, verdict.reason)
         return verdict.result
+
+    def _send(self, action: Action, claimed: int) -> Result:
+        match action:
+            case Action.CANCEL:
+                return self.handle_cancel(claimed)
+            case Action.AMEND:
+                return self.handle_amend(claimed)
+        return _RESULT_OF_OUTCOME[self._desk.submit(claimed)]
 
     def _claim(self, seen: AnalysisRow, prices: dict[str, Decimal] | None) -> tuple[Verdict, int | None]:
         """Write down what is to be done; the id is of the order to send, or of the change to go on with."""
         row = self._analysis.lock(seen.row_key)
         if row is None or row != seen:
-            return Verdict(Result.WAITING), None
+            return Verdict(Result.WAITING, "the row changed while it was looked at, or another process has it"), None
         self._db.execute_query(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
         verdict = self._judge(row, prices)
         if verdict.result is Result.PLACED and verdict.target is None:
@@ -265,16 +274,22 @@ class OrderExecutor:
 
     def _leave_alone(self, row_key: str, error: DatabaseError) -> Result:
         message = f"row {row_key} of analysis_decision cannot be worked on: {error}"
-        log.error(message)
         raise_alert(self._db, AlertLevel.WARNING, "decision_left_alone", row_key, message, self._clock.now())
         return Result.WAITING
 
-    def _resume_changes(self) -> None:
-        """Go on with cancels and amends that are not finished; their new orders are sent with the unsent ones."""
+    def _resume_changes(self) -> set[str]:
+        """Go on with cancels and amends that are not finished; their new orders are sent with the unsent ones.
+
+        Returns the keys of the rows about which the broker did not answer.
+        """
+        unreached = set()
         for change in self._changes.unfinished():
             step = self._tolerant(change)
-            if step.progress in (Progress.DONE, Progress.FAILED):  # else its row is counted
+            if step.progress in (Progress.DONE, Progress.FAILED, Progress.UNREACHED):  # else its row is counted
                 self._results[_RESULT_OF_PROGRESS[step.progress]] += 1
+            if step.progress is Progress.UNREACHED:
+                unreached.add(change["analysis_row_key"])
+        return unreached
 
     def _go_on(self, decision_id: int) -> Step:
         """Go on with a change just claimed, unless another process has finished it."""
@@ -287,6 +302,7 @@ class OrderExecutor:
             return self._changes.go_on(change)
         except BrokerError as error:
             log.warning("a change goes on at the next pass", extra={"decision": change["id"], "error": error})
+            return Step(Progress.UNREACHED)
         except DatabaseError as error:
             if error.lost_connection:
                 raise
@@ -345,6 +361,8 @@ class OrderExecutor:
             return None
         if verdict.result is Result.REFUSED:
             return f"{row.analysis_id}: would be refused: {verdict.reason}"
+        if verdict.resumes:
+            return f"{row.analysis_id}: would be taken up again ({verdict.reason})"
         if verdict.result is not Result.PLACED or verdict.decision is None:
             return f"{row.analysis_id}: would not be sent: {verdict.reason}"
         held = halted and verdict.decision.action is not Action.CANCEL
@@ -368,6 +386,11 @@ _RESULT_OF_PROGRESS = {
     Progress.FAILED: Result.REFUSED,
     Progress.WAITING: Result.WAITING,
     Progress.HELD_BACK: Result.HELD_BACK,
+    Progress.UNREACHED: Result.UNREACHED,
+}
+_WHY_LEFT = {
+    Result.WAITING: "its cancel or amend is not finished yet",
+    Result.HELD_BACK: "trading was halted after the claim, or another process has sent it",
 }
 
 
@@ -387,7 +410,8 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
         return EXIT_DONE
     results = executor.run()
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
-    return EXIT_FAILED if results[Result.NOT_SENT] or results[Result.UNPRICED] else EXIT_DONE
+    failed = any(results[result] for result in (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED))
+    return EXIT_FAILED if failed else EXIT_DONE
 
 
 def _nothing_to_do(options: argparse.Namespace) -> str:
@@ -418,7 +442,13 @@ def _new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
 
 
 def _seen(before: Before, decision: Decision | None = None) -> Verdict:
-    return Verdict(_RESULT_OF_SEEN[before.seen], before.reason, decision, order_id=before.order_id)
+    resumes = before.seen is Seen.UNFINISHED
+    return Verdict(_RESULT_OF_SEEN[before.seen], before.reason, decision, order_id=before.order_id, resumes=resumes)
+
+
+def _left(row: AnalysisRow, result: Result, reason: str) -> Result:
+    log.info(f"decision {result}", extra={"analysis_id": row.analysis_id, "reason": reason})
+    return result
 
 
 def _action(row: AnalysisRow) -> Action | None:

@@ -225,7 +225,7 @@ def average_price(fills: Iterable[Fill]) -> Decimal | None:
 def realised_pnl(entry_side: str, entries: Iterable[Fill], exits: Iterable[Fill]) -> Decimal:
     """Return the profit (negative: loss) in dollars of a trade whose entries and exits balance.
 
-    Raises ValueError when the shares bought and sold differ. Source: contract, meanings.
+    Raises ValueError when the shares bought and sold differ. Source: docs/architecture.md, profit and loss.
     """
     entries, exits = list(entries), list(exits)
     if total_qty(entries) != total_qty(exits):

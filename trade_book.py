@@ -20,6 +20,7 @@ from order_life import (
     OrderRole,
     OrderStatus,
     average_price,
+    decimal_text,
     realised_pnl,
     total_qty,
 )
@@ -136,7 +137,8 @@ def conclude(db: TradingDB, trades: Sequence[Trade], now: datetime) -> list[Trad
     for trade in trades:
         end = ends[trade.id]
         log.info("trade over", extra={
-            "trade_id": trade.name, "reason": end.reason, "pnl": str(end.pnl), "estimate": end.estimate,
+            "trade_id": trade.name, "reason": end.reason, "pnl": "-" if end.pnl is None else decimal_text(end.pnl),
+            "estimate": end.estimate,
         })
     return list(ends.values())
 
@@ -154,7 +156,7 @@ def closed_end(trade: Trade, fills: FillsByOrder) -> TradeEnd:
     """Return what a trade came to whose shares are all gone: from its executions, else from its orders' averages.
 
     Where not every execution is known the profit is an estimate. Raises ValueError when shares are left.
-    Source: contract, meanings.
+    Source: docs/architecture.md, profit and loss.
     """
     orders = (*trade.entries, *trade.exits)
     complete = all(total_qty(fills.get(order["id"], ())) == order["filled_qty"] for order in orders)

@@ -15,9 +15,12 @@ from tables import print_table
 
 def main(argv: list[str] | None = None) -> int:
     """Answer one question and return the exit status: 1 when nothing was found, 2 for a usage error."""
-    parser = argparse.ArgumentParser(prog="python -m audit_trail", description="Ask the audit trail.")
+    parser = argparse.ArgumentParser(
+        prog="python -m audit_trail", description="Ask the audit trail.", allow_abbrev=False,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    trace = commands.add_parser("trace", help="everything known about one trade, order or decision")
+    words = "everything known about one trade, order or decision"
+    trace = commands.add_parser("trace", help=words, allow_abbrev=False)
     trace.add_argument("name", metavar="ID", help="trade id, decision id, Analysis_Id or an order's id")
     trace.add_argument("--format", choices=("text", "json", "csv"), default="text")
     add_test_mode(trace)

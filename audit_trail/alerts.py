@@ -1,5 +1,6 @@
 """Alerts: what a person should know, one open row for one matter."""
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +21,9 @@ WHERE kind = ANY(%(kinds)s) AND subject = ANY(%(subjects)s) AND resolved_at IS N
 """
 
 
+log = logging.getLogger("alerts")
+
+
 class AlertLevel(StrEnum):
     """How urgent it is."""
 
@@ -28,13 +32,19 @@ class AlertLevel(StrEnum):
     CRITICAL = "critical"
 
 
+LOG_LEVELS = {
+    AlertLevel.INFO: logging.INFO, AlertLevel.WARNING: logging.WARNING, AlertLevel.CRITICAL: logging.ERROR,
+}
+
+
 def raise_alert(
     db: TradingDB, level: AlertLevel, kind: str, subject: str, message: str, now: datetime,
 ) -> None:
-    """Open an alert, or count one more sighting of an open one. Raises DatabaseError."""
+    """Open an alert, or count one more sighting of an open one, and log it. Raises DatabaseError."""
     db.execute_update(
         RAISE_ALERT, {"level": str(level), "kind": kind, "subject": subject, "message": message, "now": now},
     )
+    log.log(LOG_LEVELS[level], message, extra={"kind": kind, "subject": subject})
 
 
 def resolve_alerts(db: TradingDB, kinds: Sequence[str], subjects: Sequence[str], now: datetime) -> None:

@@ -41,7 +41,8 @@ RETURNING id
 
 FINISH_DECISIONS = """
 UPDATE audit.trade_decisions decision
-SET status = outcome.status, status_reason = outcome.reason, updated_at = %(now)s,
+SET status = outcome.status, updated_at = %(now)s,
+    status_reason = COALESCE(outcome.reason, CASE WHEN decision.status = 'pending' THEN decision.status_reason END),
     executed_at = CASE WHEN outcome.status = 'executed' THEN %(now)s::timestamptz END,
     failed_at = CASE WHEN outcome.status = 'failed' THEN %(now)s::timestamptz END,
     cancelled_at = CASE WHEN outcome.status = 'cancelled' THEN %(now)s::timestamptz END
@@ -101,7 +102,10 @@ def rationale(
 
 
 def finish_decisions(db: TradingDB, outcomes: Mapping[int, Outcome], now: datetime) -> int:
-    """Move decisions (by id) to their outcomes with the reasons; return how many had none yet. Raises DatabaseError."""
+    """Move decisions (by id) to their outcomes with the reasons; return how many had none yet. Raises DatabaseError.
+
+    Where no reason is given, what was noted while the decision was pending stays.
+    """
     if not outcomes:
         return 0
     return db.execute_update(FINISH_DECISIONS, {

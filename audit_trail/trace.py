@@ -15,17 +15,34 @@ UNION SELECT trade_decision_id FROM order_execution WHERE client_order_id = %(na
 UNION SELECT trade_decision_id FROM trade_journal WHERE trade_id = %(name)s OR id = %(number)s::bigint
 ORDER BY id
 """
+# Orders to be cancelled: the decision's own ones, later; those of the trade it is about, before its own order is sent.
+# There can be several: one that a person replaced in the broker's app has a successor in the same trade.
 CHAIN = """
-SELECT created_at AS at, 1 AS place, id AS seq, 'decided' AS event,
+WITH cancelled AS (
+    SELECT id, 5 AS place, created_at AS since FROM order_execution WHERE trade_decision_id = %(id)s
+    UNION ALL
+    SELECT entry.id, 3, decision.created_at
+    FROM audit.trade_decisions decision JOIN order_execution target ON target.id = decision.target_order_id
+    JOIN order_execution entry ON entry.trade_journal_id = target.trade_journal_id AND entry.order_type = 'ENTRY'
+    WHERE decision.id = %(id)s
+)
+SELECT created_at AS at, 0 AS place, id AS seq, 'decided' AS event,
        concat_ws(' ', action, side, trim_scale(quantity), symbol, order_type, trim_scale(limit_price)) AS what,
        concat('decision ', decision_id, ', bytes sha256 ', left(source_bytes_sha256, 12)) AS detail
 FROM audit.trade_decisions WHERE id = %(id)s
+UNION ALL
+SELECT decision.created_at, 1, target.id, 'about',
+       concat('the ', target.order_type, ' of ', journal.trade_id),
+       concat('order ', COALESCE(target.alpaca_order_id, 'not sent'), ', journal id ', target.trade_journal_id)
+FROM audit.trade_decisions decision JOIN order_execution target ON target.id = decision.target_order_id
+LEFT JOIN trade_journal journal ON journal.id = target.trade_journal_id
+WHERE decision.id = %(id)s
 UNION ALL
 SELECT checked_at, 2, id, 'checked', concat(check_name, CASE WHEN passed THEN ' passed' ELSE ' FAILED' END),
        concat('observed ', observed_value, ', limit ', NULLIF(limit_value, ''))
 FROM audit.risk_checks WHERE trade_decision_id = %(id)s
 UNION ALL
-SELECT said.captured_at, 3, said.id, 'said',
+SELECT said.captured_at, 4, said.id, 'said',
        concat('POST ', string_agg(orders.order_type, ' + ' ORDER BY orders.id)),
        concat('payload ', said.id, ': ', COALESCE(said.payload ->> 'body', 'body not kept'))
 FROM audit.trade_executions execution
@@ -34,7 +51,7 @@ LEFT JOIN order_execution orders ON orders.id = execution.order_execution_id
 WHERE execution.trade_decision_id = %(id)s
 GROUP BY said.id
 UNION ALL
-SELECT heard.captured_at, 4, heard.id, 'heard',
+SELECT heard.captured_at, 5, heard.id, 'heard',
        concat('HTTP ', COALESCE(min(execution.http_status_code)::text, 'no answer')),
        concat_ws(', ', concat('payload ', heard.id), min(execution.error_message),
                  'order ' || string_agg(execution.alpaca_order_id, ' + ' ORDER BY execution.order_execution_id))
@@ -42,24 +59,30 @@ FROM audit.trade_executions execution JOIN audit.api_payloads heard ON heard.id 
 WHERE execution.trade_decision_id = %(id)s
 GROUP BY heard.id
 UNION ALL
-SELECT call.created_at, 4, call.id, 'cancel asked for', orders.order_type,
+SELECT call.created_at, cancelled.place, call.id, 'cancel asked for', orders.order_type,
        concat('HTTP ', COALESCE(call.http_status_code::text, 'no answer'), ', payloads ', call.api_request_payload_id,
               ' and ', call.api_response_payload_id, ', order ', orders.alpaca_order_id)
-FROM order_execution orders JOIN audit.api_call_logs call
+FROM cancelled JOIN order_execution orders ON orders.id = cancelled.id JOIN audit.api_call_logs call
      ON call.endpoint LIKE 'DELETE %%' AND call.endpoint = 'DELETE /v2/orders/' || orders.alpaca_order_id
-WHERE orders.trade_decision_id = %(id)s
+WHERE call.created_at >= cancelled.since
 UNION ALL
-SELECT fill.filled_at, 5, fill.id, 'filled',
+SELECT fill.filled_at, 6, fill.id, 'filled',
        concat_ws(' ', orders.order_type, fill.side, trim_scale(fill.qty), 'at', trim_scale(fill.price)),
        concat('execution ', fill.execution_id)
 FROM order_fill fill JOIN order_execution orders ON orders.id = fill.order_execution_id
 WHERE orders.trade_decision_id = %(id)s
 UNION ALL
-SELECT COALESCE(executed_at, failed_at, cancelled_at), 6, id, concat('decision ', status), status_reason, ''
+SELECT change.happened_at, 6, change.id, 'adjusted',
+       concat_ws(' ', change.kind, change.side, trim_scale(change.qty), 'at', trim_scale(change.price)),
+       COALESCE('evidence ' || change.evidence_id, 'an estimate, without evidence')
+FROM position_adjustment change JOIN trade_journal journal ON journal.id = change.trade_journal_id
+WHERE journal.trade_decision_id = %(id)s
+UNION ALL
+SELECT COALESCE(executed_at, failed_at, cancelled_at), 7, id, concat('decision ', status), status_reason, ''
 FROM audit.trade_decisions WHERE id = %(id)s AND status <> 'pending'
 UNION ALL
-SELECT exit_date, 7, id, concat('trade ', lower(status)),
-       concat_ws(' ', exit_reason, 'P&L', trim_scale(actual_pnl), CASE WHEN pnl_is_estimate THEN '(estimate)' END),
+SELECT exit_date, 8, id, concat('trade ', lower(status)),
+       concat_ws(' ', exit_reason, 'P&L ' || trim_scale(actual_pnl), CASE WHEN pnl_is_estimate THEN '(estimate)' END),
        trade_id
 FROM trade_journal WHERE trade_decision_id = %(id)s AND exit_date IS NOT NULL
 ORDER BY at, place, seq

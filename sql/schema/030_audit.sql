@@ -169,7 +169,7 @@ COMMENT ON COLUMN audit.trade_decisions.decision_rationale IS 'Why: strength, co
 COMMENT ON COLUMN audit.trade_decisions.source_bytes IS 'The exact text of the Decision column at the claim.';
 COMMENT ON COLUMN audit.trade_decisions.source_bytes_sha256 IS 'Hex digest of source_bytes.';
 COMMENT ON COLUMN audit.trade_decisions.status IS 'pending until the outcome is known; executed from the first filled share.';
-COMMENT ON COLUMN audit.trade_decisions.status_reason IS 'Why it failed or was cancelled.';
+COMMENT ON COLUMN audit.trade_decisions.status_reason IS 'Why it failed or was cancelled, how far a cancel or an amend has come, or which order it replaced.';
 COMMENT ON COLUMN audit.trade_decisions.executed_at IS 'When it became executed.';
 COMMENT ON COLUMN audit.trade_decisions.failed_at IS 'When it failed.';
 COMMENT ON COLUMN audit.trade_decisions.cancelled_at IS 'When it was cancelled.';

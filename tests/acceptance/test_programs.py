@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from paper_broker import PaperBroker, Server, serve
+from paper_broker.faults import read_fault
 from tests.flow.world import ADD_ROW, swing
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -114,6 +115,7 @@ class TestProgram:
 
     def test_a_wrong_argument_is_a_usage_error(self, program: str) -> None:
         assert run(PROJECT, program, "--test-mod3").returncode == 2
+        assert run(PROJECT, program, "--test-mod").returncode == 2
 
     def test_an_unreachable_database_is_one_line_and_status_1(
         self, program: str, configured: dict[str, str],
@@ -186,6 +188,47 @@ def test_output_that_nobody_reads_does_not_fail_a_pass(configured: dict[str, str
         )
     assert result.returncode == 0
     assert "Traceback" not in result.stderr
+
+
+def test_a_cancel_that_the_broker_does_not_answer_about_ends_with_status_1(
+    configured: dict[str, str], db: Any, paper: Server,
+) -> None:
+    at = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=1)
+    row = {"id": "A1", "at": at, "ticker": "NVDA", "approve": True, "executed": None}
+    db.execute_update(ADD_ROW, row | {"text": json.dumps(swing(limit_price=130))})
+    assert run(PROJECT, "order_executor.py", **configured).returncode == 0
+    text = json.dumps({"symbol": "NVDA", "primary_action": "CANCEL"})
+    db.execute_update('UPDATE analysis_decision SET executed = false, "Decision" = %(text)s', {"text": text})
+    paper.broker.faults.append(read_fault({"method": "GET", "path": "/v2/orders/*", "kind": "status", "code": 500}))
+    result = run(PROJECT, "order_executor.py", **configured)
+    assert (result.returncode, result.stdout) == (1, "broker did not answer: 1\n"), result
+
+
+def test_an_abbreviated_option_of_the_audit_trail_is_a_usage_error() -> None:
+    assert run(PROJECT, "-m", "audit_trail", "trace", "A1", "--form", "json").returncode == 2
+
+
+@pytest.mark.parametrize("command", [
+    ("order_executor.py",), ("-m", "audit_trail", "trace", "A1", "--format", "json"),
+])
+def test_a_reader_that_has_gone_changes_neither_status_nor_errors(
+    configured: dict[str, str], db: Any, command: tuple[str, ...],
+) -> None:
+    at = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=1)
+    row = {"id": "A1", "at": at, "ticker": "NVDA", "text": json.dumps(swing()), "approve": True, "executed": None}
+    db.execute_update(ADD_ROW, row)
+    run(PROJECT, "order_executor.py", **configured)
+    environment = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "ENV_FILE": os.devnull, **configured}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = subprocess.run(
+            [sys.executable, *command], cwd=PROJECT, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True,
+            timeout=50, check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (result.returncode, "Error" in result.stderr) == (0, False), result.stderr
 
 
 def test_a_trace_that_finds_nothing_says_so(configured: dict[str, str], db: Any) -> None:

@@ -169,6 +169,20 @@ def test_a_decision_moves_once_and_only_a_late_fill_moves_it_again(db: TradingDB
     assert late == (first != "executed")
 
 
+def test_a_note_of_a_pending_decision_stays_when_its_outcome_has_no_reason(db: TradingDB) -> None:
+    decision_id = decide(db)["id"]
+    db.execute_update("UPDATE audit.trade_decisions SET status_reason = 'replaces another'")
+    finish_decision(db, decision_id, DecisionStatus.EXECUTED, None, NOW)
+    assert db.query("trade_decisions")[0]["status_reason"] == "replaces another"
+
+
+def test_why_a_decision_failed_does_not_stay_when_a_late_fill_carries_it_out(db: TradingDB) -> None:
+    decision_id = decide(db)["id"]
+    finish_decision(db, decision_id, DecisionStatus.FAILED, "not placed", NOW)
+    finish_decision(db, decision_id, DecisionStatus.EXECUTED, None, LATER)
+    assert db.query("trade_decisions")[0]["status_reason"] is None
+
+
 def test_a_decision_does_not_fail_without_a_reason(db: TradingDB) -> None:
     decision_id = decide(db)["id"]
     with pytest.raises(DatabaseError):
@@ -366,6 +380,17 @@ def test_an_alert_of_the_same_matter_is_counted_not_repeated(db: TradingDB) -> N
     assert alerts(db) == [("critical", "still no stop", 2, None), ("info", "other", 1, None)]
     row = db.query("alerts", {"subject": "NVDA"})[0]
     assert (row["first_seen_at"], row["last_seen_at"]) == (NOW, LATER)
+
+
+@pytest.mark.parametrize(("level", "logged"), [("info", "INFO"), ("warning", "WARNING"), ("critical", "ERROR")])
+def test_each_sighting_of_an_alert_is_logged_with_its_level(
+    db: TradingDB, caplog: pytest.LogCaptureFixture, level: str, logged: str,
+) -> None:
+    caplog.set_level("INFO", "alerts")
+    for _ in range(2):
+        raise_alert(db, AlertLevel(level), "no_stop", "NVDA", "100% naked", NOW)
+    lines = [(line.levelname, line.getMessage(), vars(line)["kind"], vars(line)["subject"]) for line in caplog.records]
+    assert lines == [(logged, "100% naked", "no_stop", "NVDA")] * 2
 
 
 def test_a_resolved_alert_stays_and_the_next_sighting_opens_a_new_one(db: TradingDB) -> None:

@@ -84,6 +84,10 @@ def test_what_the_old_order_filled_is_not_ordered_again(world: World) -> None:
     assert world.one("trade_decisions", action="new_trade")["status"] == "executed"
     reason = world.one("trade_decisions", action="amend")["status_reason"]
     assert reason == f"replaces the order of {first['trade_id']}, 20 of 45 shares were filled before"
+    world.price("NVDA", "130")
+    world.monitor()
+    amended = world.one("trade_decisions", action="amend")
+    assert (amended["status"], amended["status_reason"]) == ("executed", reason)
 
 
 def test_shares_filled_while_the_cancel_was_on_its_way_are_not_ordered_again(world: World) -> None:

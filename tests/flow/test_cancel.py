@@ -286,8 +286,43 @@ def test_a_broker_that_does_not_answer_about_one_order_holds_up_no_other_row(wor
     world.fault("GET", f"/v2/orders/{entry['alpaca_order_id']}", "status", code=500)
     point(world, cancel(), entry["alpaca_order_id"])
     world.decide(swing(qty=10))
-    assert world.execute() == {"waiting": 1, "placed": 1}
+    assert world.execute() == {"broker did not answer": 1, "placed": 1}
     assert world.execute() == {"cancelled": 1}
+
+
+def test_a_change_that_the_broker_does_not_answer_about_when_it_goes_on_is_counted_once(world: World) -> None:
+    entry = placed(world)
+    point(world, cancel(), entry["alpaca_order_id"])
+    world.fault("GET", f"/v2/orders/{entry['alpaca_order_id']}", "status", code=500, times=2)
+    assert world.execute() == {"broker did not answer": 1}
+    assert world.execute() == {"broker did not answer": 1}
+    assert world.execute() == {"cancelled": 1}
+
+
+def test_a_dry_run_says_that_an_unfinished_cancel_is_taken_up_again(world: World) -> None:
+    entry = placed(world)
+    name = point(world, cancel(), entry["alpaca_order_id"])
+    _killed(world, before=False)
+    assert world.preview() == [f"{name}: would be taken up again (its cancel or amend is not finished yet)"]
+
+
+def test_a_cancel_that_is_done_does_not_say_that_it_is_under_way(world: World) -> None:
+    entry = placed(world)
+    point(world, cancel(), entry["alpaca_order_id"])
+    world.execute()
+    assert world.one("trade_decisions", action="cancel")["status_reason"] == "0 of 45 shares were filled before"
+
+
+def test_a_cancel_whose_trade_is_gone_is_an_alert_and_holds_up_no_other_row(world: World) -> None:
+    entry = placed(world)
+    name = point(world, cancel(), entry["alpaca_order_id"])
+    _killed(world, before=True)
+    world.db.execute_update("DELETE FROM trade_journal WHERE id = %(id)s", {"id": entry["trade_journal_id"]})
+    world.decide(swing(qty=10))
+    assert world.execute() == {"waiting": 1, "placed": 1}
+    alert = world.one("alerts", kind="decision_left_alone")
+    assert alert["message"].endswith(f"the trade with the journal id {entry['trade_journal_id']} is gone")
+    assert alert["subject"] == name
 
 
 def test_two_executors_at_once_carry_a_cancel_out_once(world: World, database: dict[str, Any]) -> None:

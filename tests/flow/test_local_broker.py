@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -70,6 +72,18 @@ def test_a_broker_that_cannot_start_says_why(alpaca: AlpacaSettings, monkeypatch
             local_broker.use(alpaca)
     finally:
         (local_broker.FOLDER / "state.json").unlink()
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_its_owner(
+    alpaca: AlpacaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "paper_broker"
+    monkeypatch.setattr(local_broker, "FOLDER", folder)
+    (folder / "users.lock").mkdir(parents=True)  # refused to every user alike
+    owner = f"belongs to user id {os.geteuid()}, and this is {os.geteuid()}; run as its owner, or delete {folder} "
+    with pytest.raises(local_broker.LocalBrokerError, match=re.escape(owner)) as caught:
+        local_broker.use(alpaca)
+    assert f"cannot use {folder / 'users.lock'}: Is a directory" in str(caught.value)
 
 
 def test_another_user_keeps_it_running(alpaca: AlpacaSettings) -> None:

@@ -241,6 +241,25 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(world: World) -> N
     assert world.requests("POST") == []
 
 
+def test_a_dry_run_says_that_an_unsettled_order_is_taken_up_again(world: World) -> None:
+    world.decide(swing(), name="UNSENT")
+    assert world.execute_with_the_line_down() == {"not sent": 1}
+    assert world.preview() == ["UNSENT: would be taken up again (its order is not settled yet)"]
+
+
+def test_what_is_left_for_later_is_logged_with_its_reason(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "order_executor")
+    world.decide(trend(type="market", stop_loss=120))
+    world.fault("GET", "/v2/stocks/trades/latest", "status", code=500)
+    world.execute()
+    world.db.insert("trading_control", {"state": "HALTED", "reason": "t", "changed_by": "t", "changed_at": START})
+    world.execute()
+    lines = [(line.getMessage(), vars(line)["reason"]) for line in caplog.records if "reason" in vars(line)]
+    assert lines == [
+        ("decision waiting for a price", "the broker gave no prices"), ("decision held back", "trading is halted"),
+    ]
+
+
 def test_hostile_text_in_a_row_reaches_the_books_as_text(world: World) -> None:
     evil = "'; DROP TABLE trade_journal; --"
     name = world.decide(swing(pattern=evil))

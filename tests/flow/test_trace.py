@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from audit_trail.trace import chain, find_decisions
-from tests.flow.world import World, trend
+from tests.flow.changes import amend, cancel, in_order, placed, point
+from tests.flow.world import World, swing, trend
+
+
+def close_by_hand(world: World, price: Decimal) -> None:
+    """What a person does in the broker's app: give up the orders on the shares, then sell them."""
+    for order in list(world.market.state.live.values()):
+        world.market.cancel(order.id)
+    world.market.foreign_fill("NVDA", "sell", Decimal(45), price)
+    world.value()
 
 
 def test_a_trade_is_found_under_every_name_a_person_may_hold(world: World) -> None:
@@ -38,3 +49,57 @@ def test_the_chain_tells_a_trade_from_its_decision_to_its_end(world: World) -> N
     assert events.count("filled") == 2
     assert "cancel asked for" in events
     assert events.index("decision executed") < events.index("trade closed") == len(events) - 1
+
+
+def test_the_chain_of_a_cancel_shows_its_order_and_what_the_broker_was_asked(world: World) -> None:
+    entry = placed(world)
+    point(world, cancel(), entry["alpaca_order_id"])
+    world.execute()
+    rows = chain(world.db, world.one("trade_decisions", action="cancel")["id"])
+    found = {row["event"]: row for row in rows}
+    assert found["about"]["what"] == f"the ENTRY of {world.one('trade_journal')['trade_id']}"
+    assert entry["alpaca_order_id"] in found["about"]["detail"]
+    assert found["cancel asked for"]["detail"].startswith("HTTP 204, ")
+    events = [row["event"] for row in rows]
+    assert events[:2] == ["decided", "about"]
+    assert events.index("cancel asked for") < events.index("decision executed")
+
+
+def test_the_chain_of_an_amend_shows_the_old_order_before_the_new_one(world: World) -> None:
+    entry = placed(world)
+    point(world, amend(), entry["alpaca_order_id"])
+    world.execute()
+    old, new = in_order(world, "trade_journal")
+    rows = chain(world.db, new["trade_decision_id"])
+    events = [row["event"] for row in rows]
+    assert rows[events.index("about")]["what"] == f"the ENTRY of {old['trade_id']}"
+    assert events.index("cancel asked for") < events.index("said")
+
+
+def test_a_trade_that_came_to_nothing_has_no_profit_in_its_chain(world: World) -> None:
+    entry = placed(world)
+    point(world, cancel(), entry["alpaca_order_id"])
+    world.execute()
+    last = chain(world.db, entry["trade_decision_id"])[-1]
+    assert (last["event"], last["what"]) == ("trade cancelled", "CANCELLED")
+
+
+def test_the_chain_of_a_trade_closed_by_hand_shows_what_closed_it(world: World) -> None:
+    name = world.open_position(swing())
+    decision_id = world.one("trade_decisions", analysis_decision_id=name)["id"]
+    close_by_hand(world, Decimal(134))
+    (change,) = [row for row in chain(world.db, decision_id) if row["event"] == "adjusted"]
+    assert change["what"] == "MANUAL_EXIT sell 45 at 134"
+    assert change["detail"] == f"evidence {world.one('position_adjustment')['evidence_id']}"
+
+
+def test_the_end_of_a_trade_is_logged_with_its_profit_in_plain_digits(
+    world: World, caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "trade_book")
+    world.open_position(swing())
+    close_by_hand(world, world.one("trade_journal")["actual_entry"])
+    placed(world, swing(limit_price=130))
+    world.pass_time(hours=9)
+    world.monitor()
+    assert [vars(line)["pnl"] for line in caplog.records if line.getMessage() == "trade over"] == ["0", "-"]

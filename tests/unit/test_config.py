@@ -282,6 +282,15 @@ def test_the_dotenv_file_is_read(dotenv: Path, caplog: pytest.LogCaptureFixture)
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("name", ["nowhere.env", "."])
+def test_a_named_settings_file_that_is_no_file_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+) -> None:
+    monkeypatch.setenv("ENV_FILE", str(tmp_path / name))
+    with pytest.raises(ConfigError, match=r"^ENV_FILE is '.*', and there is no such file"):
+        load_settings(True)
+
+
 def test_the_environment_wins_over_the_dotenv_file(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_HOST", "elsewhere")
     assert load_settings().postgres.host == "elsewhere"
