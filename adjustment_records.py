@@ -24,6 +24,7 @@ SELECT id FROM trade_journal
 WHERE symbol = %(symbol)s AND (status = 'POSITION' OR status = 'CLOSED' AND exit_date >= %(moment)s)
 ORDER BY id
 """
+LOCK_TRADES = "SELECT id FROM trade_journal WHERE id = ANY(%(journal_ids)s) ORDER BY id FOR UPDATE"
 ADD_ADJUSTMENTS = """
 INSERT INTO position_adjustment (
     trade_journal_id, kind, side, qty, price, evidence_id, happened_at, created_at)
@@ -67,6 +68,11 @@ def seen_evidence(db: TradingDB, evidence_ids: Sequence[str]) -> set[str]:
 def trades_alive(db: TradingDB, symbol: str, moment: datetime) -> list[int]:
     """Return the ids of the trades in a symbol that were not over at a moment. Raises DatabaseError."""
     return [row["id"] for row in db.execute_query(TRADES_ALIVE, {"symbol": symbol, "moment": moment})]
+
+
+def lock_trades(db: TradingDB, journal_ids: Sequence[int]) -> None:
+    """Lock trades in the open transaction, so that two processes do not adjust one. Raises DatabaseError."""
+    db.execute_query(LOCK_TRADES, {"journal_ids": list(journal_ids)})
 
 
 def add_adjustments(db: TradingDB, adjustments: Sequence[Adjustment], now: datetime) -> None:

@@ -14,7 +14,7 @@ from audit_trail import AlertLevel, finish_decisions
 from clock import Clock
 from db_layer import Row, TradingDB
 from order_desk import OrderDesk
-from order_life import ENDED, DecisionStatus, ExitReason, OrderRole, OrderStatus, decimal_text, opposite
+from order_life import AT_BROKER, ENDED, DecisionStatus, ExitReason, OrderRole, OrderStatus, decimal_text, opposite
 from order_records import RESTING_ENTRIES, Intent, add_intent, set_status
 from pass_log import Event, PassLog
 from trade_book import reload
@@ -60,10 +60,10 @@ class Protection:
         """
         live = trade.exit_groups
         if len(live) == 1 and self._fits(trade, live[0]):
-            if live[0]["order_status"] == OrderStatus.INTENDED:
-                self._judge(trade, live[0]["id"], self._desk.submit(live[0]["id"]))
-            elif live[0]["order_status"] != OrderStatus.UNKNOWN:
-                self._note_protected(trade)
+            self._follow(trade, live[0])
+            return
+        # What protects some of the shares is not taken away before it is sure that something better can be placed.
+        if not self._there_at_broker(trade):
             return
         if not all(self._remove(order) for order in live):
             self._unprotected(trade, "the exit orders that do not fit it did not go away")
@@ -93,6 +93,8 @@ class Protection:
         """
         self.moved.add(trade.id)
         if self._closing(trade):
+            return
+        if trade.held > 0 and not self._there_at_broker(trade):
             return
         working = [*trade.exit_groups, *(() if trade.entry_ended else (trade.entry,))]
         gone = [self._remove(order) for order in working]
@@ -138,8 +140,29 @@ class Protection:
             hold_positions(self._db, trades, now)
             finish_decisions(self._db, {id: (DecisionStatus.EXECUTED, None) for id in decisions if id}, now)
 
+    def _follow(self, trade: Trade, order: Row) -> None:
+        """Bring the exit that fits on its way, and say so where it is not known to work."""
+        leg = trade.leg(order)
+        if order["order_status"] == OrderStatus.INTENDED:
+            self._judge(trade, order["id"], self._desk.submit(order["id"]))
+        elif order["order_status"] == OrderStatus.UNKNOWN:
+            self._unprotected(trade, "nobody knows yet whether the broker has its exit order")
+        elif leg is not None and leg["order_status"] not in AT_BROKER:
+            self._unprotected(trade, "the broker does not show the stop inside its OCO order")
+        else:
+            self._note_protected(trade)
+
     def _place(self, trade: Trade) -> None:
-        """Place what the trade wants; a refused stop is tried once more with a fresh look, then the trade is closed."""
+        """Place what the trade wants; a refused stop is tried once more with a fresh look, then the trade is closed.
+
+        An order can be taken and rejected a moment later; the second time in a row counts as refused for good.
+        """
+        rejected = _rejected_later(trade)
+        if rejected:
+            self._unprotected(trade, "the broker took its last exit order and rejected it later")
+        if rejected >= STOP_ATTEMPTS:
+            self.close_at_market(trade, ExitReason.EMERGENCY_EXIT)
+            return
         if self._wants_target(trade):
             if not self._free_at_broker(trade):
                 return
@@ -171,9 +194,9 @@ class Protection:
             self._desk.cancel(entry)
             if entry["trade_journal_id"] != trade.id:
                 self.moved.add(entry["trade_journal_id"])
-                log.warning("an entry gave way to a stop", extra={
-                    "entry": entry["client_order_id"], "trade_id": trade.name,
-                })
+                name = entry["client_order_id"]
+                words = f"entry {name} was cancelled, because the broker takes no stop for {trade.name} beside it"
+                self._found.alert(AlertLevel.WARNING, "entry_gave_way", name, words)
         before = trade.held
         trade = reload(self._db, trade)
         if trade.held > 0 and trade.held != before:
@@ -226,13 +249,27 @@ class Protection:
             free = decimal_text(sign * position.available)
             self._unprotected(trade, f"only {free} are free at the broker; an order that is not ours reserves the rest")
             return False
+        self._mismatch(trade, sign * position.qty)
+        return False
+
+    def _there_at_broker(self, trade: Trade) -> bool:
+        """Tell whether the broker holds the trade's shares, reserved or not; they can lag a fill by a moment."""
+        sign = 1 if trade.side == "buy" else -1
+        for poll in range(POSITION_POLLS):
+            if poll:
+                self._clock.sleep(POSITION_POLL_SECONDS)
+            there = sign * self._broker.position(trade.symbol).qty
+            if there >= trade.held:
+                return True
+        self._mismatch(trade, there)
+        return False
+
+    def _mismatch(self, trade: Trade, there: Decimal) -> None:
         self._found.critical(
             "broker_mismatch", trade.name,
-            f"{trade.name} has {decimal_text(trade.held)} {trade.symbol}, the broker has "
-            f"{decimal_text(sign * position.qty)}; no exit order was placed, because it could open a position; "
-            "the position monitor looks for what closed it",
+            f"{trade.name} has {decimal_text(trade.held)} {trade.symbol}, the broker has {decimal_text(there)}; no "
+            "exit order was placed, because it could open a position; the position monitor looks for what closed it",
         )
-        return False
 
     def _short_at_broker(self, trade: Trade) -> bool:
         """Tell whether the broker's position is what our books say with the excess in them."""
@@ -303,3 +340,13 @@ class Protection:
     def _unprotected(self, trade: Trade, why: str) -> None:
         position = f"{decimal_text(trade.held)} {trade.symbol} of {trade.name}"
         self._found.critical("unprotected_position", trade.name, f"{position} have no exit order for all shares: {why}")
+
+
+def _rejected_later(trade: Trade) -> int:
+    """Return how many of the trade's newest exit orders in a row the broker took and then rejected."""
+    count = 0
+    for order in reversed([order for order in trade.exits if order["parent_order_id"] is None]):
+        if order["order_status"] != OrderStatus.REJECTED or order["alpaca_order_id"] is None:
+            break
+        count += 1
+    return count

@@ -7,8 +7,9 @@ splits. Only evidence moves our books; absence alone does not. Source: docs/arch
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 
 from account_sync import AccountSync
@@ -17,6 +18,7 @@ from adjustment_records import (
     add_adjustments,
     closing_side,
     forget_guesses,
+    lock_trades,
     restate_prices,
     seen_evidence,
     share_out,
@@ -26,10 +28,10 @@ from adjustment_records import (
 from alpaca_client import Broker, JsonObject
 from audit_trail import AlertLevel
 from clock import Clock
-from db_layer import TradingDB
+from db_layer import Row, TradingDB
 from fill_records import fills_by_order
 from order_desk import OrderDesk
-from order_life import ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, opposite
+from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, opposite
 from pass_log import Event, PassLog
 from trade_book import conclude, load_open_trades, load_trades, settle_estimates
 from trade_records import Trade, estimated_trades, hold_positions
@@ -38,6 +40,7 @@ from trade_records import Trade, estimated_trades, hold_positions
 SETTLING = timedelta(minutes=2)
 LOOKS = 3
 SPLITS_SINCE = timedelta(days=14)
+EVER, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 MISMATCH = "position_mismatch"
 VANISHED = "position_vanished"
 EXTERNAL = "external_position"
@@ -112,51 +115,61 @@ class Reconciliation:
         longs, shorts = [trade for trade in ours if trade.position > 0], [trade for trade in ours if trade.position < 0]
         booked = sum((trade.position for trade in ours), Decimal(0))
         for trades, missing in ((longs, booked - there), (shorts, there - booked)):
-            theirs = self._theirs(symbol) * (-1 if trades is longs else 1)
-            qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
-            if qty > 0:
-                closing = closing_side(trades[0])
-                closes = [row for row in unattributed(self._db, symbol) if row["side"] == closing]
+            if missing > 0 and trades:
+                # What was done before the trades existed cannot have closed them.
+                since = min(order["created_at"] for trade in trades for order in trade.entries)
+                theirs = self._theirs(symbol, since) * (-1 if trades is longs else 1)
+                qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
+                closes = self._closes(trades[0], since, self._clock.now())
                 self._adjust(trades, share_out(trades, closes, qty))
         return [trade for trade in load_trades(self._db, [trade.id for trade in ours]) if trade.held != 0]
 
-    def _theirs(self, symbol: str) -> Decimal:
+    def _theirs(self, symbol: str, since: datetime = EVER, until: datetime = NEVER) -> Decimal:
         """Return what other people's executions add up to, bought minus sold, as far as not put down to our trades."""
-        return sum(
-            (row["qty"] if row["side"] == "buy" else -row["qty"] for row in unattributed(self._db, symbol)), Decimal(0),
-        )
+        return sum((
+            row["qty"] if row["side"] == "buy" else -row["qty"]
+            for row in unattributed(self._db, symbol) if since <= row["filled_at"] < until
+        ), Decimal(0))
+
+    def _closes(self, trade: Trade, since: datetime, until: datetime) -> list[Row]:
+        """Return other people's executions that can have closed shares of such a trade, newest first."""
+        rows = unattributed(self._db, trade.symbol)
+        return [row for row in rows if row["side"] == closing_side(trade) and since <= row["filled_at"] <= until]
 
     def _follow_splits(self, symbol: str, there: Decimal) -> None:
         """Follow the splits of a symbol that the books do not know, if the broker's position bears them out."""
         splits = [split for split in self._recent_splits() if split["symbol"] == symbol]
         seen = seen_evidence(self._db, [split["id"] for split in splits])
-        for split in splits:
-            ids = trades_alive(self._db, symbol, split["at"])
-            if split["id"] not in seen and ids:
-                self._follow_split(split, load_trades(self._db, ids), there)
+        unseen = [split for split in splits if split["id"] not in seen]
+        for split in unseen:
+            self._follow_split(split, there)
+        trades = [trade for trade in self._trades_with_shares(symbol) if trade.journal["split_ratio"] == 1]
+        booked = sum((trade.position for trade in trades), Decimal(0))
+        before = there - sum((split["qty"] for split in unseen), Decimal(0))
+        # Beside shares that were there before us, or after several splits, the whole position tells the ratio.
+        if unseen and booked and before / booked >= 1:
+            self._restate(trades, {trade.id: trade.position for trade in trades}, there / before, unseen[-1])
 
-    def _follow_split(self, split: JsonObject, trades: Sequence[Trade], there: Decimal) -> None:
+    def _follow_split(self, split: JsonObject, there: Decimal) -> None:
+        """Follow a split of what the trades held when it was booked; what was traded since is in today's shares."""
+        trades = load_trades(self._db, trades_alive(self._db, split["symbol"], split["at"]))
         fills = fills_by_order(self._db, [trade.id for trade in trades])
         held = {trade.id: _position_at(trade, fills, split["at"]) for trade in trades}
-        theirs = sum((
-            row["qty"] if row["side"] == "buy" else -row["qty"]
-            for row in unattributed(self._db, split["symbol"]) if row["filled_at"] < split["at"]
-        ), Decimal(0))
-        before = sum(held.values(), theirs)
+        before = sum(held.values(), self._theirs(split["symbol"], until=split["at"]))
+        booked = sum((trade.position for trade in trades), self._theirs(split["symbol"]))
         ours = [trade for trade in trades if held[trade.id] != 0]
-        if before == 0 or not ours:
+        if before != 0 and ours and booked + split["qty"] == there:
+            self._restate(ours, held, (before + split["qty"]) / before, split)
+
+    def _restate(
+        self, trades: Sequence[Trade], held: Mapping[int, Decimal], ratio: Decimal, split: JsonObject,
+    ) -> None:
+        """Multiply the shares that trades held by a split's ratio, and divide their stops and targets by it."""
+        if not _is_ratio_of_a_split(ratio):
             return
-        ratio = (before + split["qty"]) / before
-        booked = sum((trade.position for trade in trades), Decimal(0)) + self._theirs(split["symbol"])
-        if ratio <= 0 or booked + split["qty"] != there:
-            return
-        now = self._clock.now()
-        with self._db.transaction():
-            for trade in ours:
-                restate_prices(self._db, trade, ratio, now)
-        self._adjust(ours, [_split_of(trade, held[trade.id], ratio, split) for trade in ours])
-        words = f"{decimal_text(before)} shares of {split['symbol']} became {decimal_text(before + split['qty'])}"
-        words = f"{words} by a split; stops and targets were divided alike"
+        self._adjust(trades, [_split_of(trade, held[trade.id], ratio, split) for trade in trades], ratio)
+        words = f"{split['symbol']} was split, {decimal_text(round(ratio, 6))} shares for each one"
+        words = f"{words}; the shares, stops and targets of our trades were restated"
         self._found.alert(AlertLevel.WARNING, "split", split["symbol"], words)
 
     def _recent_splits(self) -> list[JsonObject]:
@@ -164,12 +177,26 @@ class Reconciliation:
             self._splits = self._broker.list_splits(self._clock.now() - SPLITS_SINCE)
         return self._splits
 
-    def _adjust(self, trades: Sequence[Trade], adjustments: Sequence[Adjustment]) -> None:
-        """Write adjustments, and what the trades hold after them; trades without shares left are closed."""
-        now = self._clock.now()
+    def _adjust(
+        self, trades: Sequence[Trade], adjustments: Sequence[Adjustment], ratio: Decimal = Decimal(1),
+    ) -> None:
+        """Write adjustments, and what the trades hold after them; trades without shares left are closed.
+
+        Nothing is done when another process changed one of the trades meanwhile.
+        """
+        if not adjustments:
+            return
+        now, ids = self._clock.now(), [trade.id for trade in trades]
         with self._db.transaction():
+            lock_trades(self._db, ids)
+            present = {trade.id: trade.held for trade in load_trades(self._db, ids)}
+            if present != {trade.id: trade.held for trade in trades}:
+                return
             add_adjustments(self._db, adjustments, now)
-            after = load_trades(self._db, [trade.id for trade in trades])
+            if ratio != 1:
+                for trade in trades:
+                    restate_prices(self._db, trade, ratio, now)
+            after = load_trades(self._db, ids)
             hold_positions(self._db, [trade for trade in after if trade.held > 0], now)
         self._found.events[Event.ADJUSTED] += len(adjustments)
         for change in adjustments:
@@ -201,7 +228,8 @@ class Reconciliation:
         if there != 0:
             self._found.critical(MISMATCH, symbol, f"{words}, and no execution explains it; compare by hand")
             return
-        if not self._is_our_account(ours) or self._broker.position(symbol).qty != 0:
+        reserved = any(order["order_status"] in AT_BROKER for trade in ours for order in trade.exits)
+        if reserved or not self._is_our_account(ours) or self._broker.position(symbol).qty != 0:
             self._found.critical(MISMATCH, symbol, f"{words}, but the broker contradicts itself; nothing was concluded")
             return
         everything_gone = not any(positions.get(trade.symbol) for trade in everything)
@@ -246,8 +274,12 @@ class Reconciliation:
         settled = []
         for trade in load_trades(self._db, estimated_trades(self._db)):
             guessed = sum((row["qty"] for row in trade.guesses), Decimal(0))
-            closes = [row for row in unattributed(self._db, trade.symbol) if row["side"] == opposite(trade.side)]
-            if guessed == 0 or sum((row["qty"] for row in closes), Decimal(0)) < guessed:
+            if guessed == 0:
+                continue
+            opened, gone = trade.entries[0]["created_at"], max(row["happened_at"] for row in trade.guesses)
+            rows = unattributed(self._db, trade.symbol)
+            closes = [row for row in rows if row["side"] == opposite(trade.side) and opened <= row["filled_at"] <= gone]
+            if sum((row["qty"] for row in closes), Decimal(0)) < guessed:
                 continue
             now = self._clock.now()
             with self._db.transaction():
@@ -275,6 +307,13 @@ def _position_at(trade: Trade, fills: Mapping[int, Sequence[Fill]], moment: date
         if fill.at is not None and fill.at < moment
     ] + [(change["side"], change["qty"]) for change in trade.adjustments if change["happened_at"] < moment]
     return sum((qty if side == "buy" else -qty for side, qty in moved), Decimal(0))
+
+
+def _is_ratio_of_a_split(ratio: Decimal) -> bool:
+    """Tell a split from a coincidence: n for 1, 1 for n, or small numbers such as 3 for 2."""
+    exact = Fraction(ratio).limit_denominator(10_000)
+    few, many = sorted((exact.numerator, exact.denominator))
+    return ratio != 1 and few > 0 and (few == 1 or many <= 5)
 
 
 def _split_of(trade: Trade, held: Decimal, ratio: Decimal, split: JsonObject) -> Adjustment:

@@ -158,15 +158,15 @@ class Trade:
     @cached_property
     def entered(self) -> Decimal:
         """The shares that the entries brought, in today's shares after splits."""
-        splits = [change for change in self.adjustments if change["kind"] == AdjustmentKind.SPLIT]
-        return sum((order["filled_qty"] for order in self.entries), Decimal(0)) + self._net(splits, "qty")
+        return Decimal(round(self._bought * self.journal["split_ratio"], 9))
 
     @cached_property
     def entry_price(self) -> Decimal:
         """The average price in dollars of a share of the entry, in today's shares."""
-        spent = sum((order["filled_qty"] * order["filled_avg_price"] for order in self.entries if order["filled_qty"]),
-                    Decimal(0))
-        return spent / self.entered
+        spent = sum((
+            order["filled_qty"] * order["filled_avg_price"] for order in self.entries if order["filled_avg_price"]
+        ), Decimal(0))
+        return Decimal(spent / self._bought / self.journal["split_ratio"])
 
     @cached_property
     def held(self) -> Decimal:
@@ -221,6 +221,11 @@ class Trade:
     @property
     def entry_ended(self) -> bool:
         return OrderStatus(self.entry["order_status"]) in ENDED
+
+    @property
+    def _bought(self) -> Decimal:
+        """The shares that the entries brought, as they were then."""
+        return sum((order["filled_qty"] for order in self.entries), Decimal(0))
 
     def _net(self, rows: Iterable[Row], column: str) -> Decimal:
         return sum((row[column] if row["side"] == self.side else -row[column] for row in rows), Decimal(0))

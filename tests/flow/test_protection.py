@@ -334,3 +334,30 @@ def test_a_fraction_whose_stop_is_refused_is_closed_at_market(world: World) -> N
     world.monitor()
     assert world.one("trade_journal")["exit_reason"] == "EMERGENCY_EXIT"
     assert is_flat(world)
+
+
+@pytest.mark.parametrize("decision", [swing(), trend()])
+def test_exits_that_are_taken_and_then_rejected_are_an_alert_and_in_the_end_a_close_at_market(
+    world: World, decision: dict[str, Any],
+) -> None:
+    world.decide(decision)
+    world.execute()
+    world.price("NVDA", "133.50")
+    world.market.behave(reject_next=2)
+    for _ in range(3):
+        world.monitor()
+    assert world.one("alerts", kind="unprotected_position")["level"] == "critical"
+    world.monitor()
+    world.monitor()
+    assert world.one("trade_journal")["exit_reason"] == "EMERGENCY_EXIT"
+    assert is_flat(world)
+
+
+def test_a_stop_is_not_taken_away_while_the_broker_shows_fewer_shares(world: World) -> None:
+    world.configure(DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE="30")
+    world.open_position(trend(strategy="DAYTRADE"))
+    world.market.state.positions["NVDA"].qty = Decimal(40)
+    world.pass_time(hours=5, minutes=40)
+    world.monitor()
+    assert exits(world) == [45]
+    assert world.one("alerts", kind="broker_mismatch")["level"] == "critical"

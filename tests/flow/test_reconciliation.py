@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from alpaca_client import BrokerError
+from alpaca_client import Broker, BrokerError
+from db_layer import TradingDB
+from position_monitor import PositionMonitor
 from tests.flow.world import World, swing, trend
 
 NOTHING: list[Any] = []
@@ -22,7 +24,11 @@ def by_hand(world: World, side: str, qty: str, price: str | None = None, symbol:
 
 
 def lose(world: World, symbol: str) -> None:
-    """Let a position disappear at the broker without a trace."""
+    """Let a position disappear at the broker without a trace, and the orders on it."""
+    for order in [order for order in world.market.state.live.values() if order.symbol == symbol]:
+        if order.live:
+            world.market.cancel(order.id)
+    world.market.step()
     del world.market.state.positions[symbol]
 
 
@@ -252,6 +258,104 @@ def test_what_was_traded_after_a_split_is_told_from_the_split(world: World) -> N
     sold = sum(row["qty"] * row["price"] for row in world.db.query("order_fill", {"side": "sell"}))
     assert journal["actual_pnl"] == sold - 45 * entry
     assert sold > 45 * stopped
+
+
+def test_what_was_sold_before_a_trade_existed_closes_nothing_of_it(world: World) -> None:
+    world.market.foreign_fill("NVDA", "buy", Decimal(45))
+    world.decide(swing("AMD"), "AMD")
+    world.market.foreign_fill("NVDA", "sell", Decimal(45))
+    world.pass_time(minutes=5)
+    world.open_position()
+    world.market.state.positions["NVDA"].qty = Decimal(40)
+    world.pass_time(minutes=10)
+    world.value()
+    assert world.one("trade_journal", status="POSITION")["symbol"] == "NVDA"
+    assert world.db.query("position_adjustment") == NOTHING
+    assert world.one("alerts", kind="position_mismatch")["level"] == "critical"
+
+
+def test_a_split_is_followed_beside_shares_that_were_there_before_us(world: World) -> None:
+    world.market.foreign_fill("NVDA", "buy", Decimal(10))
+    world.pass_time(days=6)
+    world.open_position()
+    world.db.execute_update("DELETE FROM order_fill WHERE external_order_id IS NOT NULL")
+    world.db.execute_update("DELETE FROM external_order")
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "10")
+    world.value()
+    assert world.one("position_tracking")["qty"] == 450
+    assert world.one("trade_journal")["current_stop_loss"] == Decimal("12.40")
+    before = world.db.query("position_adjustment")
+    world.value()
+    assert world.db.query("position_adjustment") == before
+
+
+def test_two_monitors_restate_a_split_once(world: World, database: dict[str, Any]) -> None:
+    world.open_position()
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "10")
+
+    class Meanwhile(Broker):
+        def list_splits(self, after: Any) -> Any:
+            splits = super().list_splits(after)
+            with TradingDB(config=database) as other:
+                others = Broker(world.settings.alpaca)
+                PositionMonitor(db=other, broker=others, clock=world.clock, settings=world.settings).run()
+            return splits
+
+    broker = Meanwhile(world.settings.alpaca)
+    PositionMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
+    journal = world.one("trade_journal")
+    assert (world.one("position_tracking")["qty"], journal["current_stop_loss"]) == (450, Decimal("12.40"))
+    assert journal["split_ratio"] == 10
+
+
+def test_a_split_whose_ratio_is_none_is_left_to_a_person(world: World) -> None:
+    world.open_position()
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "4/45")
+    world.value()
+    assert world.one("trade_journal")["split_ratio"] == 1
+    assert world.one("alerts", kind="position_mismatch")["level"] == "critical"
+
+
+def test_the_entry_price_of_a_partly_closed_position_is_split_too(world: World) -> None:
+    world.open_position()
+    by_hand(world, "sell", "20", "136")
+    world.value()
+    world.monitor()
+    entry = world.one("position_tracking")["avg_entry_price"]
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "10")
+    world.value()
+    tracked = world.one("position_tracking")
+    assert (tracked["qty"], tracked["avg_entry_price"]) == (250, entry / 10)
+
+
+def test_a_position_whose_exit_still_works_at_the_broker_is_not_taken_for_gone(world: World) -> None:
+    two_positions(world)
+    del world.market.state.positions["AAA"]
+    world.pass_time(minutes=10)
+    for _ in range(3):
+        world.value()
+    assert world.one("trade_journal", symbol="AAA")["status"] == "POSITION"
+    assert world.one("alerts", kind="position_mismatch")["subject"] == "AAA"
+
+
+def test_a_later_trade_of_somebody_else_settles_no_estimate(world: World) -> None:
+    two_positions(world)
+    lose(world, "AAA")
+    world.pass_time(minutes=10)
+    world.value()
+    estimate = world.one("trade_journal", symbol="AAA")
+    assert estimate["pnl_is_estimate"]
+    world.pass_time(days=1)
+    world.market.foreign_fill("AAA", "buy", Decimal(45), Decimal(150))
+    world.market.foreign_fill("AAA", "sell", Decimal(45), Decimal(200))
+    for _ in range(2):
+        world.monitor()
+        world.value()
+    assert world.one("trade_journal", symbol="AAA") == estimate
 
 
 def test_a_pass_with_nothing_new_writes_and_sends_nothing(world: World) -> None:
