@@ -19,7 +19,7 @@ from audit_trail import finish_decision
 from clock import Clock
 from config import Limits
 from db_layer import DatabaseError, Row, TradingDB
-from decision import Action, Decision, NewTrade, parse_decision
+from decision import Action, Decision, DecisionError, NewTrade, parse_decision
 from log_setup import printable
 from order_desk import OrderDesk, alert_amended
 from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, OrderStatus, decimal_text
@@ -132,7 +132,11 @@ class OrderChanges:
 
     def go_on(self, change: Row) -> Step:
         """Carry an unfinished change on from where it is. Raises DatabaseError and BrokerError."""
-        decision = parse_decision(change["source_bytes"], change["symbol"])
+        try:
+            decision = parse_decision(change["source_bytes"], change["symbol"])
+        except DecisionError as error:
+            words = f"the bytes of the decision are not what was claimed: {error}"
+            return self._finish(change, self._trade_of(change), Ending(DecisionStatus.FAILED, words))
         hindrance = self._begin(change, decision)
         if hindrance is not None:
             return hindrance

@@ -149,7 +149,7 @@ class OrderExecutor:
         step = self._go_on(decision_id)
         if step.order_id is None:
             return _RESULT_OF_PROGRESS[step.progress]
-        return _RESULT_OF_OUTCOME[self._desk.submit(step.order_id)]
+        return self._submit(step.order_id)
 
     def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Result:
         if not entries_allowed(self._db) and _action(row) is not Action.CANCEL:
@@ -173,7 +173,17 @@ class OrderExecutor:
                 return self.handle_cancel(claimed)
             case Action.AMEND:
                 return self.handle_amend(claimed)
-        return _RESULT_OF_OUTCOME[self._desk.submit(claimed)]
+        return self._submit(claimed)
+
+    def _submit(self, order_id: int) -> Result:
+        """Send an order so that one the database will not let go of does not stop the others."""
+        try:
+            return _RESULT_OF_OUTCOME[self._desk.submit(order_id)]
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            self._leave_alone(f"of order {order_id}", error)
+            return Result.WAITING
 
     def _claim(self, seen: AnalysisRow, prices: dict[str, Decimal] | None) -> tuple[Verdict, int | None]:
         """Write down what is to be done; the id is of the order to send, or of the change to go on with."""
@@ -320,7 +330,7 @@ class OrderExecutor:
                 words = "the approval was withdrawn before the order could be sent"
                 self._give_up(order, DecisionStatus.CANCELLED, words)
             else:
-                self._results[_RESULT_OF_OUTCOME[self._desk.submit(order["id"])]] += 1
+                self._results[self._submit(order["id"])] += 1
 
     def _give_up(self, order: Row, status: DecisionStatus, reason: str) -> None:
         now, failed = self._clock.now(), status is DecisionStatus.FAILED

@@ -45,6 +45,9 @@ def load_history(db: TradingDB, row: AnalysisRow, changes: bool) -> list[Row]:
     one that cancels or amends it.
     """
     history = db.execute_query(HISTORY, {"analysis_id": row.analysis_id, "row_key": row.row_key})
+    newest = next((entry for entry in reversed(history) if _is_own(entry, row)), None)
+    for entry in history:
+        entry["superseded"] = newest is not None and _is_own(entry, row) and not _same_text(newest, row)
     return [entry for entry in history if not changes or not _is_own(entry, row) or _same_text(entry, row)]
 
 
@@ -53,12 +56,17 @@ def seen_before(row: AnalysisRow, history: Sequence[Row]) -> Before | None:
     own = [entry for entry in history if _is_own(entry, row)]
     if any(entry["order_id"] is None and entry["status"] == DecisionStatus.PENDING for entry in own):
         return Before(Seen.UNFINISHED, "its cancel or amend is not finished yet")
-    order = next((entry for entry in reversed(own) if entry["order_id"] is not None), None)
+    ordered = [entry for entry in own if entry["order_id"] is not None]
+    if any(entry["alpaca_order_id"] is None and entry["status"] == DecisionStatus.PENDING for entry in ordered):
+        return Before(Seen.UNFINISHED, "its order is not settled yet")
+    order = next((entry for entry in reversed(ordered) if _same_text(entry, row)), None)
+    if order is not None and order["superseded"]:
+        when = f"{order['created_at']:%Y-%m-%d %H:%M} UTC"
+        words = f"duplicate: this row decided the same on {when} and was changed since; use a new row"
+        return Before(Seen.DUPLICATE, words)
     if order is not None:
         # An order that a person replaced in the broker's app has several ids.
         heard = [entry["alpaca_order_id"] for entry in own if entry["id"] == order["id"] and entry["alpaca_order_id"]]
-        if not heard and order["status"] == DecisionStatus.PENDING:
-            return Before(Seen.UNFINISHED, "its order is not settled yet")
         marked = row.existing_order_id in heard if heard else row.says(order["status_reason"])
         if not marked:
             return Before(Seen.UNMARKED, "its outcome is known already", order["order_id"])

@@ -271,6 +271,32 @@ def test_the_row_of_an_order_can_be_turned_into_its_amend_again_and_again(world:
     assert ends == ["AMENDED", "AMENDED", "CANCELLED"]
 
 
+def test_an_amend_back_to_terms_that_were_amended_since_is_refused_and_changes_nothing(world: World) -> None:
+    name = world.decide(swing())
+    world.execute()
+    for qty in (30, 25):
+        reuse(world, name, amend(qty=qty))
+        world.execute()
+    marked = world.analysis(name)["existing_order_id"]
+    reuse(world, name, amend(qty=30))
+    assert world.execute() == {"refused": 1}
+    row = world.analysis(name)
+    assert row["Remarks"].startswith("REJECTED: duplicate: this row decided the same on ")
+    assert (row["existing_order_id"], live_entries(world)) == (marked, [25])
+
+
+def test_another_trade_in_a_used_row_is_refused_also_when_its_ids_were_cleared(world: World) -> None:
+    name = world.decide(swing())
+    world.execute()
+    reuse(world, name, swing(qty=7))
+    world.db.execute_update(
+        "UPDATE analysis_decision SET existing_order_id = NULL, existing_trade_journal_id = NULL",
+    )
+    assert world.execute() == {"refused": 1}
+    assert world.analysis(name)["Remarks"].startswith("REJECTED: duplicate: ")
+    assert live_entries(world) == [45]
+
+
 def test_an_amend_set_back_to_unexecuted_is_a_duplicate(world: World) -> None:
     name = placed(world)["analysis_decision_id"]
     reuse(world, name, amend(qty=30))
