@@ -143,12 +143,18 @@ class Reconciliation:
         unseen = [split for split in splits if split["id"] not in seen]
         for split in unseen:
             self._follow_split(split, there)
-        trades = [trade for trade in self._trades_with_shares(symbol) if trade.journal["split_ratio"] == 1]
-        booked = sum((trade.position for trade in trades), Decimal(0))
-        before = there - sum((split["qty"] for split in unseen), Decimal(0))
-        # Beside shares that were there before us, or after several splits, the whole position tells the ratio.
-        if unseen and booked and before / booked >= 1:
-            self._restate(trades, {trade.id: trade.position for trade in trades}, there / before, unseen[-1])
+        if unseen:
+            self._follow_whole_position(symbol, unseen, there)
+
+    def _follow_whole_position(self, symbol: str, splits: Sequence[JsonObject], there: Decimal) -> None:
+        """Follow splits beside shares that were there before us, or several at once, where nothing was traded since."""
+        trades = self._trades_with_shares(symbol)
+        fills = fills_by_order(self._db, [trade.id for trade in trades])
+        held = {trade.id: _position_at(trade, fills, splits[0]["at"]) for trade in trades}
+        booked, before = sum(held.values(), Decimal(0)), there - sum((split["qty"] for split in splits), Decimal(0))
+        quiet = all(held[trade.id] == trade.position for trade in trades)
+        if quiet and booked and before / booked >= 1:
+            self._restate(trades, held, there / before, splits[-1])
 
     def _follow_split(self, split: JsonObject, there: Decimal) -> None:
         """Follow a split of what the trades held when it was booked; what was traded since is in today's shares."""
