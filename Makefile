@@ -1,6 +1,6 @@
 # Everything below needs Python 3.11 or newer and nothing else; the first target that runs sets the rest up.
 
-.PHONY: demo test check bench psql clean .venv
+.PHONY: demo test soak check bench psql clean .venv
 .DEFAULT_GOAL := demo
 
 python = .venv/bin/python
@@ -10,6 +10,9 @@ demo: .venv
 
 test: .venv
 	@$(python) -m pytest --quiet --cov --cov-fail-under=90
+
+soak: .venv
+	@$(python) -m pytest --quiet --hypothesis-profile=soak tests/property -k order_life
 
 check: .venv
 	@$(python) -m ruff check .

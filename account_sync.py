@@ -41,7 +41,7 @@ class AccountSync:
             known = _Known(rows)
             orders = listing.orders(known.is_news)
         orders += self._links(orders, known)
-        changes, self.rows = self._desk.hear(rows, orders)
+        changes, self.rows = self._desk.news.hear(rows, orders)
         found.events[Event.CHANGED] += len(changes)
         members = [member for order in orders for member in (order, *order["legs"])]
         note_external_orders(self._db, [heard for heard in members if known.is_foreign(heard)], self._clock.now())
@@ -58,7 +58,7 @@ class AccountSync:
         missing = {order["alpaca_order_id"]: order["missing"] for order in wanted}
         beyond = set()
         for page in self._broker.fill_pages(min(order["since"] for order in wanted) - CLOCK_MARGIN):
-            for fill in add_fills(self._db, page):
+            for fill in add_fills(self._db, page, self._clock.now()):
                 missing[fill["order_id"]] = missing.get(fill["order_id"], Decimal(0)) - fill["qty"]
                 if missing[fill["order_id"]] < 0:
                     beyond.add(fill["order_id"])
@@ -101,9 +101,18 @@ class _Known:
         self._old: set[str] = set()
 
     def is_news(self, raw: JsonObject) -> bool:
-        """Tell whether an order as the broker wrote it, or a leg of it, says anything that its row does not."""
+        """Tell whether an order as the broker wrote it, or a leg of it, says anything that its row does not.
+
+        What cannot be understood is news: whoever reads it next finds out what is wrong with it.
+        """
+        try:
+            return self._differs(raw)
+        except (AttributeError, TypeError, RecursionError):
+            return True
+
+    def _differs(self, raw: JsonObject) -> bool:
         row = self._known.get(raw.get("id"))
-        legs = [self.is_news(leg) for leg in raw.get("legs") or ()]
+        legs = [self.is_news(leg) for leg in ([] if raw.get("legs") is None else raw["legs"])]
         if row is None or any(legs) or not _says_the_same(row, raw) or self._has_new_successor(raw):
             return True
         self._old.add(raw["id"])

@@ -267,15 +267,16 @@ class Broker:
         known: set[str] = set()
         place = start
         for _ in range(MAX_PAGES):
-            page = rows_with_ids(self._read_list(path, {**wanted, **place}, heard))
-            fresh = {row["id"]: row for row in page if row["id"] not in known}
+            page = self._read_list(path, {**wanted, **place}, heard)
+            rows = rows_with_ids(page)
+            fresh = {row["id"]: row for row in rows if row["id"] not in known}
             yield list(fresh.values())
             if len(page) < size:
                 return
             if not fresh:
                 break
             known |= fresh.keys()
-            place = {cursor: page[-1]["id"]}
+            place = {cursor: rows[-1]["id"]}
         raise BrokerError(f"the listing of {path} did not come to an end; nothing was concluded from it")
 
     def _read_one(self, path: str, params: Mapping[str, str]) -> JsonObject | None:

@@ -23,6 +23,7 @@ Json = Any
 JsonObject = dict[str, Any]
 
 ORDER_NUMBERS = ("qty", "filled_qty", "filled_avg_price", "limit_price", "stop_price")
+ORDER_WORDS = ("client_order_id", "symbol", "side", "replaces", "replaced_by")
 NOTHING = Decimal(0)
 
 
@@ -40,11 +41,12 @@ class Position:
 
 @dataclass(frozen=True)
 class MarketHours:
-    """Whether the market is open now, and when it opens and closes next; aware UTC."""
+    """Whether the market is open, when it opens and closes next, and the time it is at the broker; aware UTC."""
 
     is_open: bool
     next_open: datetime
     next_close: datetime
+    now: datetime
 
 
 def read_json(text: str) -> Json:
@@ -72,10 +74,11 @@ def checked_order(order: Json) -> JsonObject:
     checked["filled_qty"] = filled = checked["filled_qty"] or NOTHING
     if filled < 0 or (filled > 0 and not checked["filled_avg_price"]) or (filled == 0 and order["status"] == "filled"):
         raise BrokerError(f"the broker sent order {order['id']} with fills that make no sense")
-    if order.get("client_order_id") is not None and not _word(order["client_order_id"]):
-        raise BrokerError(f"the broker sent order {order['id']} with a client order id that makes no sense")
+    for name in ORDER_WORDS:
+        if order.get(name) is not None and not _word(order[name]):
+            raise BrokerError(f"the broker sent order {order['id']} with a {name} that makes no sense")
     checked["filled_at"] = _moment(order, "filled_at")
-    legs = order.get("legs") or []
+    legs = [] if order.get("legs") is None else order["legs"]
     if not isinstance(legs, list):
         raise BrokerError(f"the broker sent order {order['id']} with legs that are no list")
     checked["legs"] = [checked_order(leg) for leg in legs]
@@ -114,7 +117,7 @@ def _beginning_of_day(day: str) -> datetime:
 
 def signed_qty(position: Json) -> Decimal:
     """Return the shares of a position, negative for a short one, whether its quantity or only its side says so."""
-    qty = _decimal(position, "qty") if isinstance(position, dict) else None
+    qty = _decimal(position, "qty", None) if isinstance(position, dict) else None
     if qty is None:
         raise BrokerError("the broker sent a position without a quantity")
     return -qty if qty > 0 and position.get("side") == "short" else qty
@@ -123,7 +126,7 @@ def signed_qty(position: Json) -> Decimal:
 def checked_position(position: Json) -> Position:
     """Return a position's shares; without a word about reserved ones all are available. Raises BrokerError."""
     qty = signed_qty(position)
-    available = _decimal(position, "qty_available")
+    available = _decimal(position, "qty_available", None)
     return Position(qty, qty if available is None else min(abs(available), abs(qty)).copy_sign(qty))
 
 
@@ -143,11 +146,12 @@ def positions_by_symbol(rows: Iterable[Json]) -> dict[str, Decimal]:
 
 
 def checked_hours(answer: JsonObject) -> MarketHours:
-    """Check the market clock: open or not, and both times."""
-    is_open, opens, closes = answer.get("is_open"), _moment(answer, "next_open"), _moment(answer, "next_close")
-    if not isinstance(is_open, bool) or opens is None or closes is None:
-        raise BrokerError("the broker sent a market clock without is_open, next_open or next_close")
-    return MarketHours(is_open, opens, closes)
+    """Check the market clock: open or not, and its three times."""
+    is_open, now = answer.get("is_open"), _moment(answer, "timestamp")
+    opens, closes = _moment(answer, "next_open"), _moment(answer, "next_close")
+    if not isinstance(is_open, bool) or opens is None or closes is None or now is None:
+        raise BrokerError("the broker sent a market clock without is_open, next_open, next_close or timestamp")
+    return MarketHours(is_open, opens, closes, now)
 
 
 def checked_day(row: Json) -> date:
@@ -167,11 +171,19 @@ def last_prices(answer: Json, wanted: Container[str]) -> dict[str, Decimal]:
     return {symbol: price for symbol, price in prices.items() if price is not None}
 
 
+def has_id(row: Json) -> bool:
+    """Tell whether a row of a listing has an id, which is what the next page is asked by."""
+    return isinstance(row, dict) and _word(row.get("id"))
+
+
 def rows_with_ids(rows: list[Json]) -> list[JsonObject]:
-    """Return a page unchanged when each of its rows has an id, which is what the next page is asked by."""
-    if not all(isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows):
+    """Return the rows of a page that have an id. Raises BrokerError when none of a page has."""
+    good = [row for row in rows if has_id(row)]
+    if rows and not good:
         raise BrokerError("the broker sent a list whose rows have no ids; nothing was concluded from it")
-    return rows
+    if len(good) < len(rows):
+        log.warning("rows of the broker without an id were left out", extra={"rows": len(rows) - len(good)})
+    return good
 
 
 def readable(check: Callable[[Json], JsonObject], rows: Iterable[JsonObject]) -> list[JsonObject]:
@@ -199,17 +211,17 @@ def number(value: Json) -> Decimal | None:
 
 
 @lru_cache(maxsize=10_000)  # a listing says the same few prices and quantities thousands of times
-def _number(text: str | None) -> Decimal | None:
+def _number(text: str | None, limit: Decimal | None = HIGHEST_NUMBER) -> Decimal | None:
     try:
         read = Decimal(text or "NaN")
     except InvalidOperation:
         return None
-    return read if read.is_finite() and abs(read) < HIGHEST_NUMBER else None
+    return read if read.is_finite() and (limit is None or abs(read) < limit) else None
 
 
-def _decimal(record: Mapping[str, Json], name: str) -> Decimal | None:
+def _decimal(record: Mapping[str, Json], name: str, limit: Decimal | None = HIGHEST_NUMBER) -> Decimal | None:
     value = record.get(name)
-    read = number(value)
+    read = _number(value if value is None else str(value), limit)
     if read is None and value is not None and value != "":
         raise BrokerError(f"the broker sent {name}={str(value)[:40]!r}, which is no number of shares or dollars")
     return read

@@ -27,6 +27,7 @@ from log_setup import printable
 
 READ_CHUNK = 65536
 LONGEST_ERROR = 500
+LONGEST_CODE = 60
 DUPLICATE_ID_WORDS = "client_order_id must be unique"
 TOO_MANY_REQUESTS = 429
 KEPT_HEADERS = ("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After")
@@ -86,7 +87,7 @@ class Reply:
         if self.http_status < 300:
             return None
         code = self.parsed.get("code") if isinstance(self.parsed, dict) else None
-        return str(code) if code is not None else f"http_{self.http_status}"
+        return printable(str(code), LONGEST_CODE) if code is not None else f"http_{self.http_status}"
 
     @property
     def error_message(self) -> str | None:

@@ -50,17 +50,18 @@ log = logging.getLogger("db_layer")
 
 
 class DatabaseError(Exception):
-    """The database could not do what was asked; `sqlstate` and `constraint` tell programs why, where known."""
+    """The database could not do what was asked; `sqlstate` and `constraint` tell programs why, where known.
 
-    def __init__(self, message: str, sqlstate: str | None = None, constraint: str | None = None) -> None:
+    `lost_connection` is true when the server is gone or going, so that nothing more can be asked of it.
+    """
+
+    def __init__(
+        self, message: str, sqlstate: str | None = None, constraint: str | None = None, lost_connection: bool = False,
+    ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
         self.constraint = constraint
-
-    @property
-    def lost_connection(self) -> bool:
-        """True when the server is gone or going, so that nothing more can be asked of it."""
-        return self.sqlstate is None or self.sqlstate[:2] in ("08", "57")
+        self.lost_connection = lost_connection or (sqlstate or "")[:2] in ("08", "57")
 
 
 class TradingDB:
@@ -222,7 +223,7 @@ class TradingDB:
 
     def _cursor(self) -> psycopg2.extensions.cursor:
         if self._connection is None:
-            raise DatabaseError("the connection to PostgreSQL is closed")
+            raise DatabaseError("the connection to PostgreSQL is closed", lost_connection=True)
         return self._connection.cursor()
 
     def _run(self, statement: str | sql.Composable, parameters: Parameters) -> tuple[list[Row], int]:
@@ -285,9 +286,10 @@ def _translated_errors(prefix: str = "") -> Iterator[None]:
     except psycopg2.Error as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         diagnosis = getattr(error, "diag", None)
-        raise DatabaseError(
-            prefix + lines[0], getattr(error, "pgcode", None), getattr(diagnosis, "constraint_name", None)
-        ) from error
+        code = getattr(error, "pgcode", None)
+        # A server that is there gives a code; a value that psycopg2 itself cannot pass on says nothing about the line.
+        lost = code is None and not isinstance(error, psycopg2.ProgrammingError | psycopg2.DataError)
+        raise DatabaseError(prefix + lines[0], code, getattr(diagnosis, "constraint_name", None), lost) from error
     except ValueError as error:
         # NUL, half a surrogate pair, a year over 9999: what one side holds and the other cannot.
         raise DatabaseError(f"a value does not fit between Python and PostgreSQL: {error}") from error

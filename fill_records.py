@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from audit_trail import AlertLevel, raise_alert
-from db_layer import Row, TradingDB
+from db_layer import DatabaseError, Row, TradingDB
 from order_life import Fill, decimal_text
 
 # An order of ours is known by its client id from before it is sent, so it is never taken for somebody else's.
@@ -28,24 +28,34 @@ RETURNING alpaca_order_id, side, qty, symbol, filled_qty, created_at = updated_a
 """
 # Like a read, an execution is on the disk before what is concluded from it; lost in a crash it is listed again.
 ADD_FILLS = """
-INSERT INTO order_fill (order_execution_id, external_order_id, execution_id, side, qty, price, filled_at)
-SELECT ours.id, theirs.id, fill.execution_id, COALESCE(ours.side, theirs.side), fill.qty, fill.price, fill.filled_at
-FROM unnest(%(order_ids)s::text[], %(execution_ids)s::text[], %(qtys)s::numeric[], %(prices)s::numeric[],
-            %(filled_ats)s::timestamptz[]) AS fill (order_id, execution_id, qty, price, filled_at)
-LEFT JOIN order_execution ours ON ours.alpaca_order_id = fill.order_id
-LEFT JOIN external_order theirs ON theirs.alpaca_order_id = fill.order_id AND ours.id IS NULL
-WHERE (ours.id IS NOT NULL OR theirs.id IS NOT NULL) AND set_config('synchronous_commit', 'off', true) = 'off'
-ON CONFLICT (execution_id) DO NOTHING
-RETURNING execution_id
+WITH heard AS (
+    SELECT ours.id AS order_execution_id, theirs.id AS external_order_id, fill.*,
+           COALESCE(ours.side, theirs.side) AS order_side
+    FROM unnest(%(order_ids)s::text[], %(execution_ids)s::text[], %(sides)s::text[], %(qtys)s::numeric[],
+                %(prices)s::numeric[], %(filled_ats)s::timestamptz[])
+         AS fill (order_id, execution_id, side, qty, price, filled_at)
+    LEFT JOIN order_execution ours ON ours.alpaca_order_id = fill.order_id
+    LEFT JOIN external_order theirs ON theirs.alpaca_order_id = fill.order_id AND ours.id IS NULL
+    WHERE ours.id IS NOT NULL OR theirs.id IS NOT NULL
+), added AS (
+    INSERT INTO order_fill (order_execution_id, external_order_id, execution_id, side, qty, price, filled_at)
+    SELECT order_execution_id, external_order_id, execution_id, order_side, qty, price, filled_at
+    FROM heard
+    WHERE COALESCE(side, order_side) = order_side AND set_config('synchronous_commit', 'off', true) = 'off'
+    ON CONFLICT (execution_id) DO NOTHING
+    RETURNING execution_id
+)
+SELECT execution_id, NULL AS order_side FROM added
+UNION ALL SELECT execution_id, order_side FROM heard WHERE side <> order_side
 """
-# Where the sums disagree, the list of executions is the truth.
+# Where the sums disagree, the list of executions is the truth, unless it says more than can have been filled.
 FOLLOW_FILLS = """
 UPDATE order_execution orders
 SET filled_qty = known.qty, filled_avg_price = round(known.spent / known.qty, 6), updated_at = %(now)s
 FROM (SELECT order_execution_id, sum(qty) AS qty, sum(qty * price) AS spent FROM order_fill
       WHERE order_execution_id IN (SELECT id FROM order_execution WHERE alpaca_order_id = ANY(%(order_ids)s))
       GROUP BY order_execution_id) AS known
-WHERE orders.id = known.order_execution_id AND known.qty > orders.filled_qty
+WHERE orders.id = known.order_execution_id AND known.qty > orders.filled_qty AND known.qty <= orders.qty
 """
 # Orders that say more shares were filled than executions account for: ours while their trade is open or estimated,
 # others for a week after they last changed. An order may have been filled a while before it was first seen here.
@@ -68,14 +78,38 @@ WHERE orders.trade_journal_id = ANY(%(journal_ids)s)
 ORDER BY fill.filled_at, fill.id
 """
 
+SIDES = {"buy": "buy", "sell": "sell", "sell_short": "sell"}
 Heard = Mapping[str, Any]
 
 
 def note_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) -> None:
-    """Write down orders that nobody here placed, with an alert for each symbol; ours among them are left out."""
-    orders = [order for order in orders if order.get("symbol") and order.get("side") in ("buy", "sell")]
-    if not orders:
+    """Write down orders that nobody here placed, with an alert for each symbol; ours among them are left out.
+
+    One that the database refuses is an alert. Raises DatabaseError.
+    """
+    known = {order["id"]: order for order in orders if order.get("symbol") and order.get("side") in ("buy", "sell")}
+    if not known:
         return
+    try:
+        _write_external_orders(db, list(known.values()), now)
+    except DatabaseError as error:
+        if error.lost_connection:
+            raise
+        for order in known.values():
+            _write_alone(db, order, now)
+
+
+def _write_alone(db: TradingDB, order: Heard, now: datetime) -> None:
+    try:
+        _write_external_orders(db, [order], now)
+    except DatabaseError as error:
+        if error.lost_connection:
+            raise
+        message = f"order {order['id']} on the account was not placed here and cannot be stored: {error}"
+        raise_alert(db, AlertLevel.CRITICAL, "order_not_recorded", order["id"], message, now)
+
+
+def _write_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) -> None:
     rows = db.execute_query(NOTE_EXTERNAL_ORDERS, {
         "ids": [order["id"] for order in orders],
         "client_order_ids": [order.get("client_order_id") for order in orders],
@@ -92,16 +126,24 @@ def note_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) 
             raise_alert(db, AlertLevel.WARNING, "external_order", row["symbol"], message, now)
 
 
-def add_fills(db: TradingDB, fills: Sequence[Heard]) -> list[Heard]:
-    """Write executions of known orders, each once; return those that were new. Raises DatabaseError."""
+def add_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> list[Heard]:
+    """Write executions of known orders, each once; return those that were new.
+
+    One on the other side than its order is not written but an alert. Raises DatabaseError.
+    """
     if not fills:
         return []
     added = db.execute_query(ADD_FILLS, {
         "order_ids": [fill["order_id"] for fill in fills], "execution_ids": [fill["id"] for fill in fills],
+        "sides": [SIDES.get(str(fill.get("side"))) for fill in fills],
         "qtys": [fill["qty"] for fill in fills], "prices": [fill["price"] for fill in fills],
         "filled_ats": [fill["transaction_time"] for fill in fills],
     })
-    new = {row["execution_id"] for row in added}
+    new = {row["execution_id"] for row in added if row["order_side"] is None}
+    for row in added:
+        if row["order_side"] is not None:
+            message = f"execution {row['execution_id']} is not a {row['order_side']} as its order is; it was left out"
+            raise_alert(db, AlertLevel.CRITICAL, "odd_execution", row["execution_id"], message, now)
     return [fill for fill in fills if fill["id"] in new]
 
 

@@ -21,8 +21,9 @@ from config import Limits
 from db_layer import DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, NewTrade, parse_decision
 from log_setup import printable
-from order_desk import OrderDesk, alert_amended
+from order_desk import OrderDesk
 from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, OrderStatus, decimal_text
+from order_news import alert_amended
 from order_records import LOCK_GROUP, UNSENT, Intent, add_intent, set_status
 from risk_gate import Situation, check_age, entries_allowed
 from trade_book import load_trades, reload

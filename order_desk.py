@@ -31,6 +31,7 @@ from audit_trail import (
     resolve_alerts,
     response_text,
 )
+from broker_answers import has_id
 from clock import Clock
 from db_layer import DatabaseError, Row, TradingDB
 from order_life import (
@@ -43,20 +44,16 @@ from order_life import (
     OrderStatus,
     decimal_text,
 )
+from order_news import OrderNews, alert_amended
 from order_records import (
     COUNT_MISSED_LOOKUP,
     LAST_SUBMITTED,
     LOAD_GROUP,
-    LOAD_HEARD,
     LOCK_GROUP,
     UNSENT,
     UNSETTLED,
-    Change,
-    add_successors,
     apply_changes,
-    end_of_replaced,
     find_changes,
-    find_successors,
     set_status,
 )
 from risk_gate import entries_allowed
@@ -75,13 +72,6 @@ WHERE orders.id = %(id)s
 """
 
 # The trade whose order an amend took away before its new order came to nothing.
-AMENDED_TRADE = """
-SELECT journal.trade_id FROM audit.trade_decisions decision
-JOIN order_execution target ON target.id = decision.target_order_id
-JOIN trade_journal journal ON journal.id = target.trade_journal_id
-WHERE decision.id = %(id)s AND decision.action = 'amend'
-"""
-
 EXECUTION_OF_OUTCOME = {
     Outcome.ACCEPTED: ExecutionStatus.ACCEPTED,
     Outcome.REFUSED: ExecutionStatus.REJECTED,
@@ -103,6 +93,7 @@ class OrderDesk:
         self._clock = clock
         self._policy = policy
         self._analysis = analysis
+        self.news = OrderNews(db, clock, self.mark)
         broker.record_with(self.record_reads)
 
     def submit(self, order_id: int) -> Outcome | None:
@@ -201,82 +192,28 @@ class OrderDesk:
         if heard is None:
             return False
         successor = self._broker.get_order(heard["replaced_by"]) if heard.get("replaced_by") else None
-        self.hear(rows, [heard, successor] if successor else [heard])
+        if successor is None:
+            heard = {**heard, "replaced_by": None}  # nobody knows the order that should follow, so this one ends
+        self.news.hear(rows, [heard, successor] if successor else [heard])
         return True
 
-    def hear(
-        self, rows: Sequence[Row], orders: Sequence[Mapping[str, Any]],
-    ) -> tuple[list[Change], list[Row] | None]:
-        """Write down what the broker says of these rows' orders; orders that replaced them get rows too.
-
-        Returns what was new, and the rows as they are now, or None where that takes reading them again. Raises
-        DatabaseError.
-        """
-        changes = find_changes(rows, orders)
-        grown = list(rows)
-        while successors := find_successors(grown, orders):
-            add_successors(self._db, successors, self._clock.now())
-            ids = [successor.order["id"] for successor in successors]
-            added = self._db.execute_query(LOAD_HEARD, {"alpaca_order_ids": ids})
-            grown += added
-            changes += find_changes(added, orders)
-            changes += filter(None, (end_of_replaced(successor, orders) for successor in successors))
-            if len(added) < len(successors):
-                break  # one of them could not be written; asking again would not end
-        taken = self.apply(changes)
-        for change in changes:
-            self._alert_late_fill(change)
-        if len(grown) > len(rows) or len(taken) < len(changes):
-            return changes, None
-        return changes, [taken.get(row["id"], row) for row in rows]
-
-    def _alert_late_fill(self, change: Change) -> None:
-        row, filled = change.row, change.order["filled_qty"]
-        if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED) and filled > row["filled_qty"]:
-            shares, name = decimal_text(filled - row["filled_qty"]), row["client_order_id"]
-            words = f"order {name} filled {shares} shares after {row['trade_id']} was over; the trade is taken up again"
-            raise_alert(self._db, AlertLevel.CRITICAL, "late_fill", name, words, self._clock.now())
-
-    def apply(self, changes: list[Change]) -> dict[int, Row]:
-        """Write changes and return the rows that took them; the row of a decision whose entry is new is marked too.
-
-        Raises DatabaseError.
-        """
-        if not changes:
-            return {}
-        try:
-            with self._db.transaction():
-                taken = apply_changes(self._db, changes, self._clock.now())
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            taken = {id: row for change in changes for id, row in self._apply_alone(change).items()}
-        for change in changes:
-            if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
-                self.mark(change.row["id"])
-        self._alert_rejected(changes)
-        return taken
-
-    def _apply_alone(self, change: Change) -> dict[int, Row]:
-        """Write one change, so that one the database refuses does not hold up the others."""
-        now = self._clock.now()
-        try:
-            with self._db.transaction():
-                return apply_changes(self._db, [change], now)
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            message = f"what the broker says of order {change.order['id']} cannot be stored: {error}"
-            raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", change.order["id"], message, now)
-            return {}
-
     def settle_unfinished(self) -> None:
-        """Look up every order whose outcome is unknown, interrupted ones included; a failure is asked again later."""
+        """Look up every order whose outcome is unknown, interrupted ones included; a failure is asked again later.
+
+        Whatever goes wrong with one does not hold up the others. Raises DatabaseError.
+        """
         for order in self._db.execute_query(UNSETTLED, {"now": self._clock.now()}):
             try:
                 self.look_up(order["id"])
             except BrokerError as error:
                 log.warning("an unknown order stays unknown", extra={"order": order["id"], "error": error})
+            except Exception as error:
+                if isinstance(error, DatabaseError) and error.lost_connection:
+                    raise
+                log.exception("an unknown order was not settled", extra={"order": order["id"]})
+                name = order["client_order_id"] or str(order["id"])
+                words = f"what became of order {name} was not found out: {type(error).__name__}: {error}"
+                raise_alert(self._db, AlertLevel.CRITICAL, "order_not_settled", name, words, self._clock.now())
 
     def look_up(self, order_id: int) -> bool:
         """Ask for an order by our id; True when the broker has it. What it does not know counts only in the end.
@@ -295,7 +232,7 @@ class OrderDesk:
                 self._db, AlertLevel.CRITICAL, "order_mismatch", order["client_order_id"], message, self._clock.now(),
             )
             return False
-        self.hear(rows, [heard])
+        self.news.hear(rows, [heard])
         return True
 
     def _count_missed(self, order: Row, legs: list[Row]) -> None:
@@ -341,7 +278,7 @@ class OrderDesk:
             if OrderStatus(order["order_status"]) in ENDED:
                 self._alert_late_order(order, reply.order()["id"])
             apply_changes(self._db, changes, now)
-            self._alert_rejected(changes)
+            self.news.alert_rejected(changes)
         elif reply.outcome is Outcome.REFUSED:
             set_status(self._db, order_id, OrderStatus.REJECTED, now)
             if order["order_type"] == OrderRole.ENTRY:
@@ -358,15 +295,6 @@ class OrderDesk:
         )
         now = self._clock.now()
         raise_alert(self._db, AlertLevel.CRITICAL, "late_order", order["client_order_id"], message, now)
-
-    def _alert_rejected(self, changes: Sequence[Change]) -> None:
-        """Raise the alert of an amend whose new order the broker took and then rejected."""
-        for change in changes:
-            rejected = change.status is OrderStatus.REJECTED and not change.order["filled_qty"]
-            order = self._db.get_by_id("order_execution", change.row["id"]) if rejected else None
-            if order is not None and order["order_type"] == OrderRole.ENTRY:
-                words = f"the broker rejected order {change.order['id']} after taking it"
-                alert_amended(self._db, order["trade_decision_id"], words, self._clock.now())
 
     def _send_cancel(self, alpaca_order_id: str) -> None:
         self._broker.wait_for_room()
@@ -403,7 +331,7 @@ class OrderDesk:
     def record_reads(self, exchanges: Sequence[Exchange], news: Container[str] | None = None) -> None:
         """Write down reads and their answers; the broker's door calls this before the answers are used.
 
-        Of a listing only the orders whose ids are `news` are kept, with the number of rows of each page.
+        Of a listing only the orders whose ids are `news`, or that have none, are kept, with the size of each page.
         """
         reads = [self._read_of(request, reply, news) for request, reply in exchanges]
         record_reads(self._db, SOURCE, reads, self._clock.now())
@@ -411,7 +339,7 @@ class OrderDesk:
     def _read_of(self, request: Request, reply: Reply, news: Container[str] | None) -> Read:
         remaining = reply.headers.get("X-RateLimit-Remaining", "")
         if news is not None and reply.http_status == 200 and isinstance(reply.parsed, list):
-            new = [row for row in reply.parsed if row["id"] in news]
+            new = [row for row in reply.parsed if not has_id(row) or row["id"] in news]
             text = extract_text(reply.http_status, len(reply.parsed), new)
         else:
             # Headers change with every answer; without them the same answer has the same digest and is stored once.
@@ -447,13 +375,6 @@ def order_body(order: Row, legs: list[Row]) -> dict[str, Any]:
     if order["limit_price"] is not None:
         return body | {"type": "limit", "limit_price": decimal_text(order["limit_price"])}
     return body | {"type": "market"}
-
-
-def alert_amended(db: TradingDB, decision_id: int, reason: str, now: datetime) -> None:
-    """Raise the alert that an amend took an order away and placed none; nothing for other decisions."""
-    for trade in db.execute_query(AMENDED_TRADE, {"id": decision_id}):
-        message = f"the order of {trade['trade_id']} is cancelled, and the one to replace it came to nothing: {reason}"
-        raise_alert(db, AlertLevel.CRITICAL, "amended_without_order", trade["trade_id"], message, now)
 
 
 def _never_arrived(order: Row) -> OrderState:

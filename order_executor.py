@@ -29,8 +29,8 @@ from order_changes import (
     take_back,
     too_old,
 )
-from order_desk import alert_amended
 from order_life import DecisionStatus, ExitReason, JournalStatus
+from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, entries_allowed, record_checks
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before

@@ -133,7 +133,7 @@ class OrderMonitor:
         if not ahead or not due:
             return
         hours = self._broker.market_hours()
-        if not hours.is_open or hours.next_close - self._clock.now() > ahead:
+        if not hours.is_open or hours.next_close - hours.now > ahead:
             return
         for trade in due:
             self._found.tolerate(

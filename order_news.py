@@ -1,0 +1,160 @@
+"""Writes down what the broker says of our orders: changes, the orders that replaced them, and alerts about both."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from audit_trail import AlertLevel, raise_alert
+from clock import Clock
+from db_layer import DatabaseError, Row, TradingDB
+from order_life import JournalStatus, OrderRole, OrderStatus, decimal_text
+from order_records import (
+    LOAD_HEARD,
+    Change,
+    Successor,
+    add_successors,
+    apply_changes,
+    end_of_replaced,
+    find_changes,
+    find_successors,
+)
+
+AMENDED_TRADE = """
+SELECT journal.trade_id FROM audit.trade_decisions decision
+JOIN order_execution target ON target.id = decision.target_order_id
+JOIN trade_journal journal ON journal.id = target.trade_journal_id
+WHERE decision.id = %(id)s AND decision.action = 'amend'
+"""
+
+
+class OrderNews:
+    """Takes in what the broker says of orders; `mark` marks the row of a decision whose entry is heard of first."""
+
+    def __init__(self, db: TradingDB, clock: Clock, mark: Callable[[int], None]) -> None:
+        self._db = db
+        self._clock = clock
+        self._mark = mark
+
+    def hear(
+        self, rows: Sequence[Row], orders: Sequence[Mapping[str, Any]],
+    ) -> tuple[list[Change], list[Row] | None]:
+        """Write down what the broker says of these rows' orders; orders that replaced them get rows too.
+
+        Returns what was new, and the rows as they are now, or None where that takes reading them again. Raises
+        DatabaseError.
+        """
+        changes = find_changes(rows, orders)
+        grown = list(rows)
+        while successors := find_successors(grown, orders):
+            added, unwritten = self._add_successors(successors)
+            grown += added
+            changes += find_changes(added, orders)
+            changes += filter(None, (end_of_replaced(successor, orders) for successor in successors))
+            # Nothing would follow an order that ended while the one in its place has no row.
+            changes = [change for change in changes if change.row["id"] not in unwritten]
+            if unwritten:
+                break  # asking again would not end
+        taken = self.apply(changes)
+        for change in changes:
+            self._alert_late_fill(change)
+            self._alert_changed_entry(change)
+        if len(grown) > len(rows) or len(taken) < len(changes):
+            return changes, None
+        return changes, [taken.get(row["id"], row) for row in rows]
+
+    def _add_successors(self, successors: Sequence[Successor]) -> tuple[list[Row], set[int]]:
+        """Write the orders that replaced ours; return their rows, and the ids of the rows whose successor has none."""
+        refusals: dict[str, str] = {}
+        try:
+            add_successors(self._db, successors, self._clock.now())
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            refusals = {successor.order["id"]: self._add_successor_alone(successor) for successor in successors}
+        ids = [successor.order["id"] for successor in successors]
+        added = self._db.execute_query(LOAD_HEARD, {"alpaca_order_ids": ids})
+        written = {row["alpaca_order_id"] for row in added}
+        unwritten = [successor for successor in successors if successor.order["id"] not in written]
+        for new, old in ((successor.order, successor.row) for successor in unwritten):
+            why = refusals.get(new["id"]) or f"its client id {new['client_order_id']} is that of another order"
+            words = f"order {new['id']}, which replaced {old['client_order_id']}, cannot be stored: {why}"
+            raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", new["id"], words, self._clock.now())
+        return added, {successor.row["id"] for successor in unwritten}
+
+    def _add_successor_alone(self, successor: Successor) -> str:
+        """Write one successor; return why the database refuses it, or nothing."""
+        try:
+            add_successors(self._db, [successor], self._clock.now())
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            return str(error)
+        return ""
+
+    def _alert_changed_entry(self, change: Change) -> None:
+        row, qty = change.row, change.order["qty"]
+        same = row["order_type"] == OrderRole.ENTRY and row["alpaca_order_id"] == change.order["id"]
+        if same and qty is not None and qty != row["qty"]:
+            shares = f"from {decimal_text(row['qty'])} to {decimal_text(qty)} shares"
+            words = (
+                f"the broker changed the entry {row['client_order_id']} {shares}; its stop and its target are the old "
+                "ones: amend or cancel it"
+            )
+            name = row["client_order_id"]
+            raise_alert(self._db, AlertLevel.CRITICAL, "order_changed_by_broker", name, words, self._clock.now())
+
+    def _alert_late_fill(self, change: Change) -> None:
+        row, filled = change.row, change.order["filled_qty"]
+        if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED) and filled > row["filled_qty"]:
+            shares, name = decimal_text(filled - row["filled_qty"]), row["client_order_id"]
+            words = f"order {name} filled {shares} shares after {row['trade_id']} was over; the trade is taken up again"
+            raise_alert(self._db, AlertLevel.CRITICAL, "late_fill", name, words, self._clock.now())
+
+    def apply(self, changes: list[Change]) -> dict[int, Row]:
+        """Write changes and return the rows that took them; the row of a decision whose entry is new is marked too.
+
+        Raises DatabaseError.
+        """
+        if not changes:
+            return {}
+        try:
+            with self._db.transaction():
+                taken = apply_changes(self._db, changes, self._clock.now())
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            taken = {id: row for change in changes for id, row in self._apply_alone(change).items()}
+        for change in changes:
+            if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
+                self._mark(change.row["id"])
+        self.alert_rejected(changes)
+        return taken
+
+    def _apply_alone(self, change: Change) -> dict[int, Row]:
+        """Write one change, so that one the database refuses does not hold up the others."""
+        now = self._clock.now()
+        try:
+            with self._db.transaction():
+                return apply_changes(self._db, [change], now)
+        except DatabaseError as error:
+            if error.lost_connection:
+                raise
+            message = f"what the broker says of order {change.order['id']} cannot be stored: {error}"
+            raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", change.order["id"], message, now)
+            return {}
+
+    def alert_rejected(self, changes: Sequence[Change]) -> None:
+        """Raise the alert of an amend whose new order the broker took and then rejected."""
+        for change in changes:
+            rejected = change.status is OrderStatus.REJECTED and not change.order["filled_qty"]
+            order = self._db.get_by_id("order_execution", change.row["id"]) if rejected else None
+            if order is not None and order["order_type"] == OrderRole.ENTRY:
+                words = f"the broker rejected order {change.order['id']} after taking it"
+                alert_amended(self._db, order["trade_decision_id"], words, self._clock.now())
+
+
+def alert_amended(db: TradingDB, decision_id: int, reason: str, now: datetime) -> None:
+    """Raise the alert that an amend took an order away and placed none; nothing for other decisions."""
+    for trade in db.execute_query(AMENDED_TRADE, {"id": decision_id}):
+        message = f"the order of {trade['trade_id']} is cancelled, and the one to replace it came to nothing: {reason}"
+        raise_alert(db, AlertLevel.CRITICAL, "amended_without_order", trade["trade_id"], message, now)

@@ -1,0 +1,221 @@
+"""Answers of the broker that make no sense: each costs at most its own order, never the protection of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from alpaca_client import Broker, Outcome, Reply
+from broker_answers import BrokerError, positions_by_symbol, rows_with_ids
+from db_layer import DatabaseError, TradingDB
+from order_monitor import OrderMonitor
+from tests.flow.world import World, swing, trend
+
+Edit = Callable[[str, Any], Any]
+
+
+class Odd(Broker):
+    """Changes what the broker answers to a path."""
+
+    def __init__(self, world: World, edit: Edit) -> None:
+        super().__init__(world.settings.alpaca, clock=world.clock)
+        self._edit = edit
+
+    def _read(self, line: Any, request: Any, *arguments: Any, **options: Any) -> Any:
+        return self._edit(request.path, super()._read(line, request, *arguments, **options))
+
+
+def monitor(world: World, edit: Edit) -> None:
+    OrderMonitor(db=world.db, broker=Odd(world, edit), clock=world.clock, settings=world.settings).run()
+
+
+def in_listing(order_id: str, **odd: Any) -> Edit:
+    def edit(path: str, answer: Any) -> Any:
+        if path != "/v2/orders":
+            return answer
+        return [row | odd if row["id"] == order_id else row for row in answer]
+
+    return edit
+
+
+def exits(world: World) -> list[Decimal]:
+    return [order.qty for order in world.market.state.live.values() if order.closing]
+
+
+def foreign(world: World) -> str:
+    """An order of somebody else."""
+    world.price("TSLA", "200")
+    order = {"symbol": "TSLA", "qty": "3", "side": "buy", "type": "limit", "limit_price": "150", "time_in_force": "day"}
+    return str(world.market.submit(order, source="app").id)
+
+
+def filled_entry(world: World) -> str:
+    """An entry that is filled at the broker and not known to be; returns the broker's id."""
+    world.decide(trend())
+    world.execute()
+    world.price("NVDA", "133.50")
+    world.market.step()
+    return str(world.one("order_execution")["alpaca_order_id"])
+
+
+def alerts(world: World, kind: str) -> list[str]:
+    return [alert["subject"] for alert in world.db.query("alerts", {"kind": kind})]
+
+
+@pytest.mark.parametrize("odd", [
+    {"legs": [None]}, {"legs": [1]}, {"legs": {}}, {"legs": "x"}, {"legs": 7}, {"legs": [{"id": ["x"]}]},
+    {"replaced_by": {"a": 1}}, {"replaces": ["x"]}, {"symbol": {"a": 1}}, {"symbol": "A\0B"}, {"side": ["buy"]},
+    {"symbol": "\ud800"}, {"id": None}, {"qty": "0"}, {"qty": "-5"}, {"qty": "0.000000000001"},
+    {"filled_qty": "5", "filled_avg_price": "-1"}, {"filled_qty": "999999999.9999999999", "filled_avg_price": "1"},
+], ids=str)
+def test_an_odd_order_of_somebody_else_does_not_delay_protection(world: World, odd: dict[str, Any]) -> None:
+    filled_entry(world)
+    monitor(world, in_listing(foreign(world), **odd))
+    assert exits(world) == [45]
+
+
+def test_an_order_that_cannot_be_stored_is_an_alert_and_the_next_one_is_stored(world: World) -> None:
+    filled_entry(world)
+    odd, good = foreign(world), foreign(world)
+    monitor(world, in_listing(odd, qty="-5"))
+    assert alerts(world, "order_not_recorded") == [odd]
+    assert world.one("external_order")["alpaca_order_id"] == good
+
+
+def test_an_order_listed_as_a_leg_and_by_itself_is_stored_once(world: World) -> None:
+    filled_entry(world)
+    order_id = foreign(world)
+
+    def twice(path: str, answer: Any) -> Any:
+        rows = answer if path == "/v2/orders" else []
+        return [row | {"legs": [row]} if row["id"] == order_id else row for row in rows] or answer
+
+    monitor(world, twice)
+    assert world.one("external_order")["alpaca_order_id"] == order_id
+    assert not alerts(world, "order_not_recorded")
+
+
+def test_a_page_without_any_id_is_an_error() -> None:
+    assert rows_with_ids([{"id": "1"}, {}, None]) == [{"id": "1"}]
+    with pytest.raises(BrokerError):
+        rows_with_ids([{}, None])
+
+
+@pytest.mark.parametrize("odd", [{"symbol": "AMD"}, {"side": "sell"}, {"qty": "-5"}], ids=str)
+def test_an_order_that_cannot_have_replaced_ours_is_not_taken_for_its_successor(
+    world: World, odd: dict[str, Any],
+) -> None:
+    world.decide(swing(limit_price=130))
+    world.execute()
+    ours = world.one("order_execution")["alpaca_order_id"]
+    order_id = foreign(world)
+    monitor(world, in_listing(order_id, **{"symbol": "NVDA", "side": "buy", "replaces": ours} | odd))
+    assert world.one("order_execution")["order_status"] == "pending"
+
+
+def test_a_successor_with_the_client_id_of_another_order_leaves_the_old_one_as_it_is(world: World) -> None:
+    world.decide(swing(limit_price=130))
+    world.execute()
+    ours = world.one("order_execution")
+    order_id = foreign(world)
+
+    def edit(path: str, answer: Any) -> Any:
+        if path != "/v2/orders":
+            return answer
+        new = {"symbol": "NVDA", "replaces": ours["alpaca_order_id"], "client_order_id": ours["client_order_id"]}
+        return [row | new for row in answer if row["id"] == order_id]
+
+    monitor(world, edit)
+    assert world.one("order_execution")["order_status"] == "pending"
+    assert alerts(world, "order_not_recorded") == [order_id]
+
+
+def test_an_order_whose_successor_nobody_knows_ends(world: World) -> None:
+    world.decide(swing(limit_price=130))
+    world.execute()
+    ours = world.one("order_execution")["alpaca_order_id"]
+    odd = {"status": "replaced", "replaced_by": "nobody"}
+
+    def edit(path: str, answer: Any) -> Any:
+        if path == f"/v2/orders/{ours}":
+            return answer | odd
+        return in_listing(ours, **odd)(path, answer)
+
+    monitor(world, edit)
+    assert world.one("order_execution")["order_status"] == "replaced"
+
+
+def activities(**odd: Any) -> Edit:
+    return lambda path, answer: [row | odd for row in answer] if path.endswith("/FILL") else answer
+
+
+def test_an_execution_on_the_other_side_is_not_one_of_the_order(world: World) -> None:
+    filled_entry(world)
+    monitor(world, activities(side="sell_short"))
+    assert world.db.query("order_fill") == []
+    assert len(alerts(world, "odd_execution")) == 1
+
+
+def test_executions_never_fill_an_order_beyond_its_quantity(world: World) -> None:
+    filled_entry(world)
+    monitor(world, activities(qty="90"))
+    assert world.one("order_execution", order_type="ENTRY")["filled_qty"] == 45
+
+
+def test_an_error_code_is_short_and_printable() -> None:
+    reply = Reply(Outcome.REFUSED, 422, {}, "", None, 1, {"code": "a\0" + "b" * 100})
+    assert reply.error_code is not None
+    assert reply.error_code.isprintable()
+    assert len(reply.error_code) == 60
+
+
+def test_a_position_may_be_as_large_as_it_likes() -> None:
+    held = positions_by_symbol([{"symbol": "A", "qty": "2000000000"}, {"symbol": "B", "qty": "1"}])
+    assert held == {"A": 2_000_000_000, "B": 1}
+
+
+@pytest.mark.parametrize("loss", [
+    "DELETE FROM audit.trade_executions WHERE order_execution_id = 1", "DELETE FROM trade_journal WHERE id = 1",
+])
+def test_an_unknown_order_that_lost_its_rows_does_not_hold_up_the_others(world: World, loss: str) -> None:
+    world.fault("POST", "/v2/orders", "drop", executed=False)
+    world.fault("GET", "/v2/orders:by_client_order_id", "status", code=500)
+    world.decide(swing(limit_price=130))
+    world.execute()
+    lost = world.one("order_execution", order_status="unknown")
+    world.db.execute_update("SET session_replication_role = replica")
+    world.db.execute_update(loss)
+    world.db.execute_update("SET session_replication_role = origin")
+    filled_entry_of_second(world)
+    world.monitor()
+    assert alerts(world, "order_not_settled") == [lost["client_order_id"]]
+    assert exits(world) == [45]
+
+
+def filled_entry_of_second(world: World) -> None:
+    world.price("AMD", "101")
+    world.decide(trend("AMD", limit_price=100, stop_loss=90), "AMD")
+    world.execute()
+    world.price("AMD", "99")
+
+
+def test_an_entry_whose_quantity_the_broker_changed_is_a_critical_alert(world: World) -> None:
+    world.decide(swing(limit_price=130, time_in_force="gtc"))
+    world.execute()
+    entry = world.one("order_execution")
+    monitor(world, in_listing(entry["alpaca_order_id"], qty="90", limit_price="65"))
+    assert alerts(world, "order_changed_by_broker") == [entry["client_order_id"]]
+    assert world.one("alerts", kind="order_changed_by_broker")["level"] == "critical"
+
+
+def test_only_a_lost_connection_counts_as_one(db: TradingDB) -> None:
+    assert not DatabaseError("the entry order of trade T1 is gone").lost_connection
+    with pytest.raises(DatabaseError) as refused:
+        db.execute_query("SELECT %(value)s", {"value": object()})
+    assert not refused.value.lost_connection
+    with pytest.raises(DatabaseError) as gone:
+        db.execute_query("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert gone.value.lost_connection
