@@ -249,14 +249,22 @@ class Books:
                 assert order.qty == wanted - filled, f"I10: {order.qty} ordered of {wanted}, {filled} filled"
 
     def _ended_trades_have_no_shares(self) -> None:
-        """By our own rows: what the broker has newer than the last pass is news for the next one."""
+        """By our own rows: what the broker has newer than the last pass is news for the next one.
+
+        A split that comes to be known after the end is followed by the next pass of the order monitor.
+        """
+        ended = {row["id"]: row["exit_date"] for row in self.journals if row["exit_date"] is not None}
+        split_since = {
+            row["trade_journal_id"] for row in self.adjustments
+            if row["kind"] == "SPLIT" and row["created_at"] >= ended.get(row["trade_journal_id"], row["created_at"])
+        }
         moved: defaultdict[int, Decimal] = defaultdict(Decimal)
         for row in self.orders:
             moved[row["trade_journal_id"]] += row["filled_qty"] if row["side"] == "buy" else -row["filled_qty"]
         for row in self.adjustments:
             moved[row["trade_journal_id"]] += _signed(row)
         for journal in self.journals:
-            if journal["status"] in ("CLOSED", "CANCELLED"):
+            if journal["status"] in ("CLOSED", "CANCELLED") and journal["id"] not in split_since:
                 left = moved[journal["id"]]
                 assert not left, f"I13: {journal['trade_id']} is {journal['status']} with {left} shares in its orders"
 
@@ -363,8 +371,10 @@ class Books:
     def _compare_with_the_broker(self, ours: dict[str, Decimal], excess: set[str]) -> None:
         """What our trades do not hold is somebody else's, and must be what foreign executions and splits brought.
 
-        We never claim more than there is, but for an `excess` that our exits took by mistake and somebody else hides.
+        We never claim more than there is, but for an `excess` that our exits took by mistake and somebody else hides,
+        and where the broker netted our entry with shares that somebody else held on the other side.
         """
+        netted = self._netted()
         foreign: defaultdict[str, Decimal] = defaultdict(Decimal)
         symbols = {row["id"]: row["symbol"] for row in self.externals}
         for row in self.fills:
@@ -380,7 +390,37 @@ class Books:
             mine, theirs, total = ours.get(symbol, ZERO), foreign[symbol], self.shares_at_broker(symbol)
             assert mine + theirs == total, f"I12: {symbol}: ours {mine}, foreign {theirs}, at the broker {total}"
             words = f"I12: {symbol}: our trades claim {mine}, the broker has only {total}"
-            assert mine * theirs >= 0 or symbol in excess, words
+            assert mine * theirs >= 0 or symbol in excess | netted, words
+
+    def _netted(self) -> set[str]:
+        """The symbols in which an entry of ours met shares of somebody else on the other side.
+
+        An account has one net position. Somebody else's execution closes his own shares first, then ours.
+        """
+        roles = {row["alpaca_order_id"]: row["order_type"] for row in self.orders}
+        ours: defaultdict[str, Decimal] = defaultdict(Decimal)
+        theirs: defaultdict[str, Decimal] = defaultdict(Decimal)
+        netted = set()
+        for activity in self._broker.state.activities:
+            symbol, role = activity.data["symbol"], roles.get(activity.order_id)
+            if activity.kind == "SPLIT":
+                before = ours[symbol] + theirs[symbol]
+                ratio = 1 + Decimal(activity.data["qty"]) / before
+                ours[symbol] *= ratio
+                theirs[symbol] *= ratio
+                continue
+            qty = _signed({**activity.data, "side": activity.data["side"].removesuffix("_short")})
+            if role is not None:
+                netted |= {symbol} if role == "ENTRY" and theirs[symbol] * qty < 0 else set()
+                ours[symbol] += qty
+                continue
+            for side in (theirs, ours):
+                closed = max(-abs(side[symbol]), -abs(qty)) if side[symbol] * qty < 0 else ZERO
+                part = closed if side[symbol] > 0 else -closed
+                side[symbol] += part
+                qty -= part
+            theirs[symbol] += qty
+        return netted
 
     def _positions_are_protected(self) -> None:
         held = self._held()

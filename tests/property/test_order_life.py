@@ -51,6 +51,7 @@ PROFILE = USUAL if settings.get_current_profile_name() == "repeatable" else sett
 
 # What the programs cannot do yet.
 FOLLOWS_A_STOP_MOVED_TWICE = False
+FOLLOWS_A_SPLIT_BEFORE_IT_PROTECTS = False
 FOLLOWS_FOREIGN_SHARES_THROUGH_A_SPLIT = False
 
 Thing = TypeVar("Thing")
@@ -245,6 +246,8 @@ class OrderLife(RuleBasedStateMachine):
         if seen:
             self.both_monitors(0)
         self._open()
+        if not FOLLOWS_A_SPLIT_BEFORE_IT_PROTECTS:
+            self._pass(self.world.value)
 
     # A person at the broker
 
