@@ -395,7 +395,8 @@ class Books:
     def _netted(self) -> set[str]:
         """The symbols in which an entry of ours met shares of somebody else on the other side.
 
-        An account has one net position. Somebody else's execution closes his own shares first, then ours.
+        An account has one net position. Somebody else's execution closes his own shares first, then ours; where our
+        exit closes them a second time, what it turns the position into is put down to him.
         """
         roles = {row["alpaca_order_id"]: row["order_type"] for row in self.orders}
         ours: defaultdict[str, Decimal] = defaultdict(Decimal)
@@ -413,6 +414,8 @@ class Books:
             if role is not None:
                 netted |= {symbol} if role == "ENTRY" and theirs[symbol] * qty < 0 else set()
                 ours[symbol] += qty
+                if role != "ENTRY" and ours[symbol] * qty > 0:
+                    theirs[symbol], ours[symbol] = theirs[symbol] + ours[symbol], ZERO
                 continue
             for side in (theirs, ours):
                 closed = max(-abs(side[symbol]), -abs(qty)) if side[symbol] * qty < 0 else ZERO
