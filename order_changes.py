@@ -20,12 +20,13 @@ from clock import Clock
 from config import Limits
 from db_layer import DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, NewTrade, parse_decision
+from kill_switch import entries_allowed
 from log_setup import printable
 from order_desk import OrderDesk
 from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, OrderStatus, decimal_text
 from order_news import alert_amended
 from order_records import LOCK_GROUP, UNSENT, Intent, add_intent, set_status
-from risk_gate import Situation, check_age, entries_allowed
+from risk_gate import Situation, check_age
 from trade_book import load_trades, reload
 from trade_records import Trade, TradeEnd, add_trade, end_trades
 

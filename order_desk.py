@@ -34,6 +34,7 @@ from audit_trail import (
 from broker_answers import has_id
 from clock import Clock
 from db_layer import DatabaseError, Row, TradingDB
+from kill_switch import entries_allowed
 from order_life import (
     ENDED,
     DecisionStatus,
@@ -56,7 +57,6 @@ from order_records import (
     find_changes,
     set_status,
 )
-from risk_gate import entries_allowed
 from trade_records import TradeEnd, end_trades
 
 SOURCE = "alpaca"

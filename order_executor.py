@@ -18,6 +18,7 @@ from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
 from db_layer import DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, OrderType, parse_decision
+from kill_switch import entries_allowed
 from order_changes import (
     OrderChanges,
     Progress,
@@ -32,7 +33,7 @@ from order_changes import (
 from order_life import DecisionStatus, ExitReason, JournalStatus
 from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
-from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, entries_allowed, record_checks
+from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, record_checks
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before
 from trade_records import Trade, TradeEnd, end_trades
 

@@ -17,7 +17,6 @@ RECORD_CHECKS = """
 INSERT INTO audit.risk_checks (trade_decision_id, check_name, limit_value, observed_value, passed, checked_at)
 VALUES %s
 """
-TRADING_STATE = "SELECT state FROM audit.trading_control ORDER BY id DESC LIMIT 1"
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,6 @@ def record_checks(db: TradingDB, trade_decision_id: int, checks: list[RiskCheck]
     db.execute_values(RECORD_CHECKS, [
         (trade_decision_id, check.name, check.limit, check.observed, check.passed, now) for check in checks
     ])
-
-
-def entries_allowed(db: TradingDB) -> bool:
-    """Say whether the kill switch lets new entries through. Raises DatabaseError."""
-    rows = db.execute_query(TRADING_STATE)
-    return not rows or rows[0]["state"] == "ACTIVE"
 
 
 def _checks(symbol: str, trade: NewTrade, limits: Limits, situation: Situation) -> Iterator[RiskCheck]:

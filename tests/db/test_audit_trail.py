@@ -31,8 +31,9 @@ from audit_trail import (
     response_text,
 )
 from db_layer import DatabaseError, TradingDB
+from kill_switch import entries_allowed
 from order_life import DecisionStatus, ExecutionStatus
-from risk_gate import RiskCheck, entries_allowed, record_checks
+from risk_gate import RiskCheck, record_checks
 
 NOW = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=5)

@@ -16,7 +16,7 @@ LAYERS = (
     {"broker_line", "db_layer", "local_broker"},
     {"command_line"},
     {"analysis_rows", "audit_trail", "trade_records"},
-    {"adjustment_records", "alpaca_client", "fill_records", "order_records", "risk_gate"},
+    {"adjustment_records", "alpaca_client", "fill_records", "kill_switch", "order_records", "risk_gate"},
     {"order_news", "pass_log"},
     {"order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
