@@ -8,10 +8,11 @@ Source: Alpaca's API reference; what an answer proves is explained in docs/archi
 
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
+from queue import SimpleQueue
 from typing import Protocol, cast
 
 from alpaca.data.historical.stock import StockHistoricalDataClient
@@ -63,25 +64,35 @@ class Listing:
     """Orders that are being read: legs under their parents, oldest first."""
 
     def __init__(
-        self, pages: Future[list[list[JsonObject]]], heard: list[Exchange],
+        self, pages: Iterator[list[JsonObject]], heard: list[Exchange], reader: ThreadPoolExecutor,
         record: Callable[[Sequence[Exchange], Container[str] | None], None],
     ) -> None:
-        self._pages = pages
+        self._pages: SimpleQueue[list[JsonObject] | None] = SimpleQueue()
         self._heard = heard
         self._record = record
+        self._end = reader.submit(self._read, pages)
+
+    def _read(self, pages: Iterator[list[JsonObject]]) -> None:
+        try:
+            for page in pages:
+                self._pages.put(page)
+        finally:
+            self._pages.put(None)
 
     def orders(self, is_news: IsNews | None = None) -> list[JsonObject]:
-        """Wait for the last page and return the orders.
+        """Return the orders, when the last page has come.
 
         `is_news` is shown each row as it came; what it turns down is neither returned nor recorded. A row that makes no
         sense is left out, as if it had not been listed. Raises BrokerError.
         """
+        news: list[JsonObject] = []
+        for page in iter(self._pages.get, None):
+            news += page if is_news is None else filter(is_news, page)
         try:
-            rows = [row for page in self._pages.result() for row in page]
+            self._end.result()
         except BrokerError:
             self._record(self._heard, None)
             raise
-        news = rows if is_news is None else list(filter(is_news, rows))
         self._record(self._heard, None if is_news is None else {row["id"] for row in news})
         return readable(checked_order, news)
 
@@ -186,7 +197,7 @@ class Broker:
         heard: list[Exchange] = []
         pages = self._pages("/v2/orders", wanted, start, "after_order_id", PAGE_SIZE, heard)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing") as reader:
-            yield Listing(reader.submit(list, pages), heard, self._record)
+            yield Listing(pages, heard, reader, self._record)
 
     def fill_pages(self, after: datetime) -> Iterator[list[JsonObject]]:
         """Yield the fill activities since this moment page by page, newest first, without rows that make no sense.

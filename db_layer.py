@@ -9,6 +9,7 @@ import logging
 import select
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
@@ -40,7 +41,9 @@ TABLES = frozenset({
     "trade_decisions", "trade_executions", "risk_checks", "job_runs", "alerts", "trading_control", "audit_log",
 })
 
-SET_SESSION = "SELECT set_config(name, value, false) FROM unnest(%(names)s, %(values)s) AS setting (name, value)"
+SET_SESSION = """
+SELECT set_config(name, value, false) FROM unnest(%(names)s::text[], %(values)s::text[]) AS setting (name, value)
+"""
 SET_SEARCH_PATH = "SELECT set_config('search_path', quote_ident(%(schema)s) || ', audit', false)"
 SCHEMA_EXISTS = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
 SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor schema'))"
@@ -228,7 +231,7 @@ class TradingDB:
 
     def _run(self, statement: str | sql.Composable, parameters: Parameters) -> tuple[list[Row], int]:
         with _translated_errors(), self._cursor() as cursor:
-            cursor.execute(statement, parameters)
+            cursor.execute(statement, _with_array_literals(parameters))
             if cursor.description is None:
                 return [], cursor.rowcount
             names = [column.name for column in cursor.description]
@@ -262,6 +265,25 @@ class _ParameterNumbers(dict[str, str]):
     def __missing__(self, name: str) -> str:
         self[name] = f"${len(self) + 1}"
         return self[name]
+
+
+def _with_array_literals(parameters: Parameters) -> Parameters:
+    """Write lists as one literal each: of psycopg2's ARRAY[...] the server has to parse every element as SQL."""
+    if not isinstance(parameters, Mapping):
+        return parameters
+    return {
+        name: _array_literal(value) if isinstance(value, list) else value for name, value in parameters.items()
+    }
+
+
+def _array_literal(values: Sequence[Any]) -> str:
+    return "{" + ",".join("NULL" if value is None else _element(value) for value in values) + "}"
+
+
+def _element(value: Any) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f'"{value.isoformat()}"' if isinstance(value, date) else str(value)
 
 
 def _alive(connection: psycopg2.extensions.connection) -> bool:

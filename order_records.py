@@ -300,7 +300,8 @@ def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> di
         "filled_avg_prices": [row["filled_avg_price"] for row in changed],
         "filled_ats": [row["filled_at"] for row in changed], "now": now,
     })}
-    record_order_states(db, [_state(row) for row in changed if row["id"] in taken], now)
+    states = [(_state(row), _state(change.row)) for change, row in zip(changes, changed, strict=True)]
+    record_order_states(db, [new for new, old in states if new.order_id in taken and new != old], now)
     return {row["id"]: row for row in changed if row["id"] in taken}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -467,3 +467,17 @@ def test_rows_of_others_are_seen_at_once(db: TradingDB, database: dict[str, Any]
                        (NOW, NOW))
     connection.close()
     assert len(db.query("blocked_assets")) == 1
+
+
+@pytest.mark.parametrize(("kind", "values"), [
+    ("text", ["plain", "a,b", '"quoted"', "back\\slash", "{braces}", "NULL", "", " x ", "two\nlines", "%s", None]),
+    ("numeric", [Decimal("1.50"), Decimal("1E-9"), None]),
+    ("bigint", [1, -2, None]),
+    ("boolean", [True, False, None]),
+    ("timestamptz", [datetime(2025, 1, 15, 15, 0, 0, 123456, tzinfo=UTC), None]),
+    ("date", [date(2025, 1, 15)]),
+    ("text", []),
+])
+def test_a_list_arrives_as_it_was(db: TradingDB, kind: str, values: list[Any]) -> None:
+    rows = db.execute_query(f"SELECT value FROM unnest(%(values)s::{kind}[]) AS value", {"values": values})
+    assert [row["value"] for row in rows] == values
