@@ -33,6 +33,7 @@ from order_changes import (
 from order_life import DecisionStatus, ExitReason, JournalStatus
 from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
+from pass_log import PassLog
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, record_checks
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before
 from trade_records import Trade, TradeEnd, end_trades
@@ -112,7 +113,8 @@ class OrderExecutor:
         Raises DatabaseError and BrokerError when the pass cannot do its work.
         """
         self._results = Counter()
-        self._broker.account()
+        with PassLog(self._db, self._clock).reading("account"):
+            self._broker.account()
         self._desk.settle_unfinished()
         unreached = self._resume_changes()
         self._resume_unsent()

@@ -46,7 +46,8 @@ class OrderMonitor:
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
         self._begin()
-        self._broker.account()
+        with self._found.reading("account"):
+            self._broker.account()
         self._desk.settle_unfinished()
         self.sync_order_status()
         trades = load_open_trades(self._db, self._found, self._sync.rows)
@@ -62,7 +63,8 @@ class OrderMonitor:
 
     def sync_order_status(self) -> None:
         """Write down what the broker says of orders and executions. Raises DatabaseError and BrokerError."""
-        self._sync.orders(self._found)
+        with self._found.reading("orders"):
+            self._sync.orders(self._found)
         # Profit can wait for the executions, protection cannot.
         self._found.tolerate("fills", self._sync_fills)
 

@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import cached_property
 
@@ -12,7 +13,9 @@ from clock import Clock
 from db_layer import DatabaseError, TradingDB
 
 UNIQUE_VIOLATION = "23505"
-OPEN_ALERTS = "SELECT kind, subject FROM audit.alerts WHERE resolved_at IS NULL"
+OPEN_ALERTS = "SELECT kind, subject, occurrences FROM audit.alerts WHERE resolved_at IS NULL"
+READ_FAILED = "read_failed"
+FAILURES_BEFORE_CRITICAL = 3  # a failure or two are an ordinary day of a broker
 
 log = logging.getLogger("pass")
 
@@ -40,8 +43,9 @@ class PassLog:
         self.events: Counter[Event] = Counter()
 
     @cached_property
-    def _open(self) -> set[tuple[str, str]]:
-        return {(row["kind"], row["subject"]) for row in self._db.execute_query(OPEN_ALERTS)}
+    def _open(self) -> dict[tuple[str, str], int]:
+        rows = self._db.execute_query(OPEN_ALERTS)
+        return {(row["kind"], row["subject"]): row["occurrences"] for row in rows}
 
     def is_open(self, kind: str, subject: str) -> bool:
         """Tell whether this alert was open when the pass began."""
@@ -63,10 +67,26 @@ class PassLog:
             found = {kind for kind, _ in over}, {subject for _, subject in over}
             resolve_alerts(self._db, sorted(found[0]), sorted(found[1]), self._clock.now())
 
+    @contextmanager
+    def reading(self, subject: str) -> Iterator[None]:
+        """Raise an alert when the broker fails in what is done inside, critical at the third pass; it ends with success.
+
+        The BrokerError goes on to the caller.
+        """
+        try:
+            yield
+        except BrokerError as error:
+            seen = self._open.get((READ_FAILED, subject), 0)
+            level = AlertLevel.WARNING if seen + 1 < FAILURES_BEFORE_CRITICAL else AlertLevel.CRITICAL
+            self.alert(level, READ_FAILED, subject, f"{subject}: {error}")
+            raise
+        self.resolve((READ_FAILED,), (subject,))
+
     def tolerate(self, subject: str, work: Callable[[], object]) -> None:
         """Do one piece of work so that its failure does not stop the others; a lost database goes up."""
         try:
-            work()
+            with self.reading(subject):
+                work()
             self.resolve(("not_attended_to",), (subject,))
         except BrokerError as error:
             self.events[Event.UNREACHED] += 1

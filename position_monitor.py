@@ -53,10 +53,12 @@ class PositionMonitor:
     def run(self) -> Valuation:
         """Reconcile, value all positions with one price call, and review them. Raises DatabaseError and BrokerError."""
         found = PassLog(self._db, self._clock)
-        self._broker.account()
+        with found.reading("account"):
+            self._broker.account()
         found.tolerate("positions", lambda: self.check_for_closed_positions(found))
         symbols = [row["symbol"] for row in self._db.execute_query(SYMBOLS)]
-        prices = self._broker.latest_prices(symbols)
+        with found.reading("prices"):
+            prices = self._broker.latest_prices(symbols)
         unpriced = tuple(symbol for symbol in symbols if symbol not in prices)
         if unpriced:
             log.warning("no price, so these positions keep their last value", extra={"symbols": ",".join(unpriced)})
