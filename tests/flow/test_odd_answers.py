@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from alpaca_client import Broker, Outcome, Reply
-from broker_answers import BrokerError, positions_by_symbol, rows_with_ids
+from broker_answers import BrokerError, checked_position, last_prices, positions_by_symbol, rows_with_ids
 from db_layer import DatabaseError, TradingDB
 from order_monitor import OrderMonitor
 from tests.flow.world import World, swing, trend
@@ -172,7 +173,19 @@ def test_an_error_code_is_short_and_printable() -> None:
     assert len(reply.error_code) == 60
 
 
-def test_a_position_may_be_as_large_as_it_likes() -> None:
+@pytest.mark.parametrize("qty", [
+    "1E+999999", "-1E+999999", "1E-999999", "0E-999999", "1E+12", "1" * 100, "1." + "1" * 100, "Infinity", "NaN",
+])
+def test_a_number_that_would_fill_the_memory_is_none(qty: str) -> None:
+    with pytest.raises(BrokerError):
+        positions_by_symbol([{"symbol": "A", "qty": qty}])
+    with pytest.raises(BrokerError):
+        checked_position({"qty": "1", "qty_available": qty})
+    price = json.loads(qty, parse_float=Decimal) if qty[0] != "-" and "I" not in qty and "N" not in qty else None
+    assert last_prices({"trades": {"A": {"p": price}}}, {"A"}) == {}
+
+
+def test_a_position_may_be_larger_than_any_order() -> None:
     held = positions_by_symbol([{"symbol": "A", "qty": "2000000000"}, {"symbol": "B", "qty": "1"}])
     assert held == {"A": 2_000_000_000, "B": 1}
 
