@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
@@ -123,6 +123,17 @@ class Broker:
         self._trading = Line(get_trading_client(settings), f"{settings.base_url} (ALPACA_BASE_URL)", settings, clock)
         self._data = Line(get_data_client(settings), f"{settings.data_url} (ALPACA_DATA_URL)", settings, clock)
         self._recorder = recorder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the broker; a later call opens one again."""
+        self._trading.close()
+        self._data.close()
 
     def record_with(self, recorder: Recorder | None) -> None:
         """Tell this recorder, or nobody, of every read from now on."""

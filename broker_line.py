@@ -114,6 +114,10 @@ class Line:
         # Inside JSON a slash may come back escaped.
         self._secrets = dict.fromkeys(word for secret in secrets for word in (secret, secret.replace("/", "\\/")))
 
+    def close(self) -> None:
+        """Close the connections that are kept open between calls; a later call opens one again."""
+        self._client._session.close()
+
     def wait_for_room(self) -> None:
         """Wait until the broker takes another request; returns at once unless its last answer said otherwise."""
         self._pace.wait()
@@ -197,6 +201,10 @@ class _Wire(HTTPAdapter):
         self.response: requests.Response | None = None
         self.body = b""
         super().__init__(max_retries=0)
+
+    def close(self) -> None:
+        self.response = None  # as long as it is there, its connection is not closed
+        super().close()
 
     def send(self, request: requests.PreparedRequest, *_: Any, **options: Any) -> requests.Response:
         deadline = time.monotonic() + self._timeout

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -97,7 +98,7 @@ class OrderExecutor:
         self, test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None,
         clock: Clock | None = None, settings: Settings | None = None,
     ) -> None:
-        parts = build_parts(test_mode, db, broker, clock, settings, "order_executor")
+        self._parts = parts = build_parts(test_mode, db, broker, clock, settings, "order_executor")
         self._settings = parts.settings
         self._db = parts.db
         self._broker = parts.broker
@@ -106,6 +107,10 @@ class OrderExecutor:
         self._desk = parts.desk
         self._changes = OrderChanges(parts.db, parts.clock, parts.desk, parts.analysis, parts.settings.limits)
         self._results: Counter[Result] = Counter()
+
+    def close(self) -> None:
+        """Close the connections that were opened for it."""
+        self._parts.close()
 
     def run(self) -> Counter[Result]:
         """Carry out what is approved and return how many decisions came to which result.
@@ -417,11 +422,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
-    executor = OrderExecutor(options.test_mode, settings=settings)
-    if options.dry_run:
-        show("\n".join(executor.preview()) or "No approved decisions are waiting.")
-        return EXIT_DONE
-    results = executor.run()
+    with closing(OrderExecutor(options.test_mode, settings=settings)) as executor:
+        if options.dry_run:
+            show("\n".join(executor.preview()) or "No approved decisions are waiting.")
+            return EXIT_DONE
+        results = executor.run()
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
     failed = any(results[result] for result in (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED))
     return EXIT_FAILED if failed else EXIT_DONE

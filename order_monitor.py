@@ -5,6 +5,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 
@@ -34,7 +35,7 @@ class OrderMonitor:
         self, test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None,
         clock: Clock | None = None, settings: Settings | None = None,
     ) -> None:
-        parts = build_parts(test_mode, db, broker, clock, settings, "order_monitor")
+        self._parts = parts = build_parts(test_mode, db, broker, clock, settings, "order_monitor")
         self._db = parts.db
         self._broker = parts.broker
         self._clock = parts.clock
@@ -42,6 +43,10 @@ class OrderMonitor:
         self._settings = parts.settings
         self._sync = AccountSync(parts.db, parts.broker, parts.clock, parts.desk)
         self._begin()
+
+    def close(self) -> None:
+        """Close the connections that were opened for it."""
+        self._parts.close()
 
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
@@ -166,7 +171,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
-    events = OrderMonitor(options.test_mode, settings=settings).run()
+    with closing(OrderMonitor(options.test_mode, settings=settings)) as monitor:
+        events = monitor.run()
     show(", ".join(f"{event}: {events[event]}" for event in Event if events[event]) or "Nothing changed.")
     return EXIT_FAILED if events[Event.UNREACHED] else EXIT_DONE
 

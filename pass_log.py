@@ -69,7 +69,7 @@ class PassLog:
 
     @contextmanager
     def reading(self, subject: str) -> Iterator[None]:
-        """Raise an alert when the broker fails in what is done inside, critical at the third pass; it ends with success.
+        """Raise an alert when the broker fails inside, critical from the third pass on, or end it.
 
         The BrokerError goes on to the caller.
         """

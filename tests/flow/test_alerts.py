@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alpaca_client import BrokerError
-from tests.flow.world import World, swing, trend
+from tests.flow.world import World, trend
 
 READS = {
     "account": ("/v2/account", World.execute),

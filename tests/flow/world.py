@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -89,25 +91,28 @@ class World:
 
     def execute(self) -> dict[str, int]:
         """One pass of the executor."""
-        return {str(result): count for result, count in self._worker(OrderExecutor).run().items() if count}
+        with self._worker(OrderExecutor) as worker:
+            return _counts(worker.run())
 
     def execute_with_the_line_down(self) -> dict[str, int]:
         """One pass of the executor that reaches the broker for everything but its orders."""
-        broker = LineGoesDown(self.settings.alpaca, clock=self.clock)
-        worker = OrderExecutor(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
-        return {str(result): count for result, count in worker.run().items() if count}
+        with self._worker(OrderExecutor, LineGoesDown) as worker:
+            return _counts(worker.run())
 
     def monitor(self) -> dict[str, int]:
         """One pass of the order monitor."""
-        return {str(event): count for event, count in self._worker(OrderMonitor).run().items() if count}
+        with self._worker(OrderMonitor) as worker:
+            return _counts(worker.run())
 
     def value(self) -> Any:
         """One pass of the position monitor."""
-        return self._worker(PositionMonitor).run()
+        with self._worker(PositionMonitor) as worker:
+            return worker.run()
 
     def preview(self) -> list[str]:
         """What the executor would do."""
-        return self._worker(OrderExecutor).preview()
+        with self._worker(OrderExecutor) as worker:
+            return worker.preview()
 
     def price(self, symbol: str, price: str) -> None:
         """Trade at this price from now on."""
@@ -150,6 +155,11 @@ class World:
         self.monitor()
         return name
 
-    def _worker(self, kind: type[Any]) -> Any:
-        broker = Broker(self.settings.alpaca, clock=self.clock)
-        return kind(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
+    @contextmanager
+    def _worker(self, kind: type[Any], door: type[Broker] = Broker) -> Iterator[Any]:
+        with door(self.settings.alpaca, clock=self.clock) as broker:
+            yield kind(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
+
+
+def _counts(found: Counter[Any]) -> dict[str, int]:
+    return {str(name): count for name, count in found.items() if count}
