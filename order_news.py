@@ -6,7 +6,7 @@ from typing import Any
 
 from audit_trail import AlertLevel, raise_alert
 from clock import Clock
-from db_layer import DatabaseError, Row, TradingDB
+from db_layer import DatabaseError, Row, TradingDB, write_each
 from order_life import JournalStatus, OrderRole, OrderStatus, decimal_text
 from order_records import (
     LOAD_HEARD,
@@ -64,13 +64,11 @@ class OrderNews:
 
     def _add_successors(self, successors: Sequence[Successor]) -> tuple[list[Row], set[int]]:
         """Write the orders that replaced ours; return their rows, and the ids of the rows whose successor has none."""
-        refusals: dict[str, str] = {}
-        try:
-            add_successors(self._db, successors, self._clock.now())
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            refusals = {successor.order["id"]: self._add_successor_alone(successor) for successor in successors}
+        refusals: dict[str, DatabaseError] = {}
+        write_each(
+            successors, lambda some: add_successors(self._db, some, self._clock.now()),
+            lambda successor, error: refusals.update({successor.order["id"]: error}),
+        )
         ids = [successor.order["id"] for successor in successors]
         added = self._db.execute_query(LOAD_HEARD, {"alpaca_order_ids": ids})
         written = {row["alpaca_order_id"] for row in added}
@@ -80,16 +78,6 @@ class OrderNews:
             words = f"order {new['id']}, which replaced {old['client_order_id']}, cannot be stored: {why}"
             raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", new["id"], words, self._clock.now())
         return added, {successor.row["id"] for successor in unwritten}
-
-    def _add_successor_alone(self, successor: Successor) -> str:
-        """Write one successor; return why the database refuses it, or nothing."""
-        try:
-            add_successors(self._db, [successor], self._clock.now())
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            return str(error)
-        return ""
 
     def _alert_changed_entry(self, change: Change) -> None:
         row, qty = change.row, change.order["qty"]
@@ -115,33 +103,23 @@ class OrderNews:
 
         Raises DatabaseError.
         """
-        if not changes:
-            return {}
-        try:
-            with self._db.transaction():
-                taken = apply_changes(self._db, changes, self._clock.now())
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            taken = {id: row for change in changes for id, row in self._apply_alone(change).items()}
+        taken: dict[int, Row] = {}
+        for rows in write_each(changes, self._write, self._alert_not_recorded):
+            taken |= rows
         for change in changes:
             if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
                 self._mark(change.row["id"])
         self.alert_rejected(changes)
         return taken
 
-    def _apply_alone(self, change: Change) -> dict[int, Row]:
-        """Write one change, so that one the database refuses does not hold up the others."""
-        now = self._clock.now()
-        try:
-            with self._db.transaction():
-                return apply_changes(self._db, [change], now)
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            message = f"what the broker says of order {change.order['id']} cannot be stored: {error}"
-            raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", change.order["id"], message, now)
-            return {}
+    def _write(self, changes: Sequence[Change]) -> dict[int, Row]:
+        with self._db.transaction():
+            return apply_changes(self._db, changes, self._clock.now())
+
+    def _alert_not_recorded(self, change: Change, error: DatabaseError) -> None:
+        name = change.order["id"]
+        message = f"what the broker says of order {name} cannot be stored: {error}"
+        raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", name, message, self._clock.now())
 
     def alert_rejected(self, changes: Sequence[Change]) -> None:
         """Raise the alert of an amend whose new order the broker took and then rejected."""

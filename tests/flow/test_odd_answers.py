@@ -232,3 +232,30 @@ def test_only_a_lost_connection_counts_as_one(db: TradingDB) -> None:
     with pytest.raises(DatabaseError) as gone:
         db.execute_query("SELECT pg_terminate_backend(pg_backend_pid())")
     assert gone.value.lost_connection
+
+
+@pytest.mark.parametrize("odd", [{"qty": "0.000000000001"}, {"price": "0.0000001"}, {"qty": "999999999.9999999999"}])
+def test_an_execution_that_cannot_be_stored_is_an_alert_and_the_others_are_stored(
+    world: World, odd: dict[str, str],
+) -> None:
+    world.market.set_liquidity("NVDA", "20")
+    filled_entry(world)
+    world.price("NVDA", "133.40")
+    world.price("NVDA", "133.30")
+    pages: list[set[str]] = []
+
+    def edit(path: str, answer: Any) -> Any:
+        if not path.endswith("/FILL"):
+            return answer
+        pages.append({row["id"] for row in answer})
+        return [answer[0] | odd, *answer[1:]]
+
+    for _ in range(2):
+        monitor(world, edit)
+    (lost,) = alerts(world, "execution_not_recorded")
+    stored = {row["execution_id"] for row in world.db.query("order_fill")}
+    assert len(stored) > 1
+    assert stored == pages[0] - {lost}
+    assert world.one("alerts", kind="execution_not_recorded")["level"] == "critical"
+    assert len(pages) == 2
+    assert exits(world) == [45]
