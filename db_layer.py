@@ -47,6 +47,7 @@ SET_SEARCH_PATH = "SELECT set_config('search_path', quote_ident(%(schema)s) || '
 SCHEMA_EXISTS = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
 SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor schema'))"
 PING = "SELECT 1"
+NO_DATA = "02000"  # SQLSTATE of rows that should be there and are not
 
 log = logging.getLogger("db_layer")
 

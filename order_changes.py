@@ -18,7 +18,7 @@ from analysis_rows import AnalysisRow, AnalysisRows
 from audit_trail import finish_decision
 from clock import Clock
 from config import Limits
-from db_layer import DatabaseError, Row, TradingDB
+from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, NewTrade, parse_decision
 from kill_switch import entries_allowed
 from log_setup import printable
@@ -34,7 +34,6 @@ LONGEST_SHOWN = 80
 # A person may replace an order in the broker's app while it is being cancelled; the successor is cancelled too.
 MOST_SUCCESSORS = 3
 UNDER_WAY = "the cancel is under way"
-NO_DATA = "02000"  # SQLSTATE
 
 FIND_BY_ORDER = """
 SELECT orders.order_type, journal.id AS journal_id, journal.trade_id

@@ -49,12 +49,11 @@ from order_news import OrderNews, alert_amended
 from order_records import (
     COUNT_MISSED_LOOKUP,
     LAST_SUBMITTED,
-    LOAD_GROUP,
-    LOCK_GROUP,
     UNSENT,
     UNSETTLED,
     apply_changes,
     find_changes,
+    load_group,
     set_status,
 )
 from trade_records import TradeEnd, end_trades
@@ -103,7 +102,7 @@ class OrderDesk:
         """
         self._broker.wait_for_room()
         with self._db.transaction():
-            order, *legs = self._db.execute_query(LOCK_GROUP, {"id": order_id})
+            order, *legs = load_group(self._db, order_id, lock=True)
             if not self._db.execute_query(UNSENT, {"id": order_id}):
                 return None
             if order["order_type"] == OrderRole.ENTRY and not entries_allowed(self._db):
@@ -134,7 +133,13 @@ class OrderDesk:
         Our own books come first: a row that is gone, locked or guarded by a trigger is an alert, and a later pass of
         the executor marks it. Raises DatabaseError when the alert cannot be written either.
         """
-        (outcome,) = self._db.execute_query(OUTCOME_OF_ENTRY, {"id": order_id})
+        found = self._db.execute_query(OUTCOME_OF_ENTRY, {"id": order_id})
+        if not found:
+            words = f"order {order_id} or its decision is gone from the books, so no row can be marked"
+            now = self._clock.now()
+            raise_alert(self._db, AlertLevel.CRITICAL, "order_without_decision", str(order_id), words, now)
+            return
+        outcome = found[0]
         row_key, order_id_heard = outcome["analysis_row_key"], outcome["alpaca_order_id"]
         placed = order_id_heard is not None
         over = outcome["status"] in (DecisionStatus.FAILED, DecisionStatus.CANCELLED)
@@ -187,7 +192,7 @@ class OrderDesk:
 
         Raises DatabaseError and BrokerError.
         """
-        rows = self._db.execute_query(LOAD_GROUP, {"id": order_id})
+        rows = load_group(self._db, order_id)
         heard = self._broker.get_order(rows[0]["alpaca_order_id"]) if rows[0]["alpaca_order_id"] else None
         if heard is None:
             return False
@@ -220,7 +225,7 @@ class OrderDesk:
 
         Raises DatabaseError and BrokerError. Source: docs/architecture.md, unknown outcomes.
         """
-        rows = self._db.execute_query(LOAD_GROUP, {"id": order_id})
+        rows = load_group(self._db, order_id)
         order, legs = rows[0], rows[1:]
         heard = self._broker.find_order(order["client_order_id"])
         if heard is None:
@@ -271,7 +276,7 @@ class OrderDesk:
 
     def _settle(self, order_id: int, reply: Reply) -> None:
         now = self._clock.now()
-        rows = self._db.execute_query(LOCK_GROUP, {"id": order_id})
+        rows = load_group(self._db, order_id, lock=True)
         order = rows[0]
         if reply.outcome is Outcome.ACCEPTED:
             changes = find_changes(rows, [reply.order()])

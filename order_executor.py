@@ -17,7 +17,7 @@ from audit_trail import AlertLevel, NewDecision, create_decision, finish_decisio
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
-from db_layer import DatabaseError, Row, TradingDB
+from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, OrderType, parse_decision
 from kill_switch import entries_allowed
 from order_changes import (
@@ -50,8 +50,9 @@ TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended(%(analysis_id)s, 0))
 # Claimed earlier, and what became of it provably never reached the broker.
 UNSENT_ENTRIES = """
 SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale
-FROM order_execution orders JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
-WHERE orders.order_status = 'intended' AND orders.order_type = 'ENTRY' AND decision.status = 'pending'
+FROM order_execution orders LEFT JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
+WHERE orders.order_status = 'intended' AND orders.order_type = 'ENTRY'
+  AND (decision.status = 'pending' OR decision.id IS NULL)
 ORDER BY orders.id
 """
 
@@ -330,6 +331,9 @@ class OrderExecutor:
     def _resume_unsent(self) -> None:
         for order in self._db.execute_query(UNSENT_ENTRIES):
             claimed_at, now = order["claimed_at"], self._clock.now()
+            if claimed_at is None:
+                self._leave_alone(f"of order {order['id']}", DatabaseError("its decision is gone", NO_DATA))
+                continue
             refusal = too_old(self._settings.limits, order["decision_rationale"], claimed_at, now)
             row_key = order["analysis_row_key"]
             if refusal is not None:

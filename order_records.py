@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from audit_trail import AlertLevel, OrderState, raise_alert, record_order_states
-from db_layer import Row, TradingDB
+from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from order_life import (
     ENDED,
     EXECUTION_OF_ORDER,
@@ -211,6 +211,17 @@ def add_intent(db: TradingDB, intent: Intent, now: datetime) -> int:
     return int(db.insert("order_execution", values | {
         "order_type": str(intent.role), "order_status": str(OrderStatus.INTENDED), "created_at": now, "updated_at": now,
     }))
+
+
+def load_group(db: TradingDB, order_id: int, lock: bool = False) -> list[Row]:
+    """Return an order and its leg, locked in the open transaction if so asked.
+
+    Raises DatabaseError, also when the order or its trade is gone.
+    """
+    rows = db.execute_query(LOCK_GROUP if lock else LOAD_GROUP, {"id": order_id})
+    if not rows or rows[0]["id"] != order_id:
+        raise DatabaseError(f"order {order_id} or its trade is gone from the books", NO_DATA)
+    return rows
 
 
 def find_changes(rows: Sequence[Row], orders: Iterable[Heard]) -> list[Change]:

@@ -259,3 +259,41 @@ def test_an_execution_that_cannot_be_stored_is_an_alert_and_the_others_are_store
     assert world.one("alerts", kind="execution_not_recorded")["level"] == "critical"
     assert len(pages) == 2
     assert exits(world) == [45]
+
+
+LOSSES = {
+    "its decision": "DELETE FROM audit.trade_decisions WHERE analysis_decision_id = %(name)s",
+    "its trade": "DELETE FROM trade_journal WHERE initial_analysis_id = %(name)s",
+}
+
+
+def lose(world: World, what: str, name: str) -> None:
+    """Delete rows as somebody might who turns the foreign keys off."""
+    world.db.execute_update("SET session_replication_role = replica")
+    assert world.db.execute_update(LOSSES[what], {"name": name}) == 1
+    world.db.execute_update("SET session_replication_role = origin")
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_an_intent_whose_rows_somebody_deleted_is_an_alert_and_the_others_are_sent(world: World, what: str) -> None:
+    lost, good = world.decide(swing()), world.decide(swing(qty=10))
+    world.execute_with_the_line_down()
+    lose(world, what, lost)
+    for _ in range(2):
+        world.execute()
+    assert len(world.db.query("alerts", {"resolved_at": None})) == 1
+    assert [order["qty"] for order in world.posted()] == ["10"]
+    assert world.analysis(good)["existing_order_id"] is not None
+
+
+def test_an_order_heard_of_after_its_decision_was_deleted_does_not_stop_the_monitor(world: World) -> None:
+    world.fault("POST", "/v2/orders", "drop", executed=True)
+    world.fault("GET", "/v2/orders:by_client_order_id", "status", code=500, times=None)
+    lost = world.decide(trend())
+    world.execute()
+    lose(world, "its decision", lost)
+    world.price("NVDA", "133.50")
+    filled_entry_of_second(world)
+    world.monitor()
+    assert world.one("alerts", kind="order_without_decision")["level"] == "critical"
+    assert 45 in exits(world)
