@@ -11,7 +11,7 @@ from db_layer import Row, TradingDB
 from fill_records import add_fills, follow_fills, note_external_orders, unexplained
 from order_desk import OrderDesk
 from order_life import AT_BROKER, OrderStatus
-from order_records import listing_start, load_orders
+from order_records import listing_start, load_orders, replaces
 from pass_log import Event, PassLog
 
 # Our clock and the broker's may differ; listings begin this much earlier.
@@ -44,7 +44,8 @@ class AccountSync:
         changes, self.rows = self._desk.news.hear(rows, orders)
         found.events[Event.CHANGED] += len(changes)
         members = [member for order in orders for member in (order, *order["legs"])]
-        note_external_orders(self._db, [heard for heard in members if known.is_foreign(heard)], self._clock.now())
+        foreign = [heard for heard in members if known.is_foreign(heard) and not known.was_replaced_by(heard)]
+        note_external_orders(self._db, foreign, self._clock.now())
         self._ask_for_absent(rows, known.understood(members), found)
 
     def fills(self) -> None:
@@ -130,6 +131,11 @@ class _Known:
     def has(self, order_id: str | None) -> bool:
         """Tell whether an order of the broker has a row here."""
         return order_id in self._known
+
+    def was_replaced_by(self, order: JsonObject) -> bool:
+        """Tell whether an order took the place of one that has a row here."""
+        old = self._known.get(order.get("replaces"))
+        return old is not None and replaces(old, order)
 
     def is_foreign(self, order: JsonObject) -> bool:
         """Tell whether no row here knows the order; one whose row is being written elsewhere is told later."""

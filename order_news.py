@@ -74,7 +74,7 @@ class OrderNews:
         written = {row["alpaca_order_id"] for row in added}
         unwritten = [successor for successor in successors if successor.order["id"] not in written]
         for new, old in ((successor.order, successor.row) for successor in unwritten):
-            why = refusals.get(new["id"]) or f"its client id {new['client_order_id']} is that of another order"
+            why = refusals.get(new["id"]) or f"its client id {new.get('client_order_id')} is that of another order"
             words = f"order {new['id']}, which replaced {old['client_order_id']}, cannot be stored: {why}"
             raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", new["id"], words, self._clock.now())
         return added, {successor.row["id"] for successor in unwritten}

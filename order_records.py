@@ -246,22 +246,21 @@ def find_changes(rows: Sequence[Row], orders: Iterable[Heard]) -> list[Change]:
 def find_successors(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Successor]:
     """Return the orders that replaced orders of these rows (by hand, or by the broker) and have no row yet.
 
-    The new order names the old one, and is for the same symbol and side; a listing may show the leg of an OCO only as
-    it is now.
+    A listing may show the leg of an OCO only as it is now.
     """
-    rows = list(rows)
     by_id = {row["alpaca_order_id"]: row for row in rows if row["alpaca_order_id"] is not None}
     found = []
     for new in (member for order in orders for member in (order, *order["legs"])):
         old = by_id.get(new.get("replaces"))
-        if old is not None and new["id"] not in by_id and _may_replace(old, new):
+        if old is not None and new["id"] not in by_id and replaces(old, new):
             found.append(Successor(old, new))
     return found
 
 
-def _may_replace(old: Row, new: Heard) -> bool:
-    same = (new.get("symbol"), new.get("side")) == (old["symbol"], old["side"])
-    return same and new["qty"] is not None and new["qty"] > 0 and bool(new.get("client_order_id"))
+def replaces(old: Row, new: Heard) -> bool:
+    """Tell whether an order of the broker took the place of ours: it names it, and is for the same symbol and side."""
+    heard = new.get("replaces"), new.get("symbol"), new.get("side")
+    return heard == (old["alpaca_order_id"], old["symbol"], old["side"])
 
 
 def end_of_replaced(successor: Successor, orders: Iterable[Heard]) -> Change | None:
@@ -283,7 +282,7 @@ def add_successors(db: TradingDB, successors: Sequence[Successor], now: datetime
     db.execute_update(ADD_SUCCESSORS, {
         "old_ids": [successor.row["id"] for successor in successors],
         "alpaca_order_ids": [order["id"] for order in orders],
-        "client_order_ids": [order["client_order_id"] for order in orders],
+        "client_order_ids": [order.get("client_order_id") for order in orders],
         "broker_statuses": [order["status"] for order in orders], "qtys": [order["qty"] for order in orders],
         "limit_prices": [order["limit_price"] for order in orders],
         "stop_prices": [order["stop_price"] for order in orders], "now": now,

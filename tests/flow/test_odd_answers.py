@@ -134,6 +134,24 @@ def test_a_successor_with_the_client_id_of_another_order_leaves_the_old_one_as_i
     assert alerts(world, "order_not_recorded") == [order_id]
 
 
+@pytest.mark.parametrize("odd", [{"qty": None}, {"client_order_id": None}], ids=str)
+def test_a_successor_that_cannot_be_stored_leaves_the_old_order_as_it_is(world: World, odd: dict[str, Any]) -> None:
+    world.decide(swing(limit_price=130))
+    world.execute()
+    ours = world.one("order_execution")["alpaca_order_id"]
+    new = world.market.replace(ours, {"limit_price": "131"}, source="app").id
+    world.market.step()
+    filled_entry_of_second(world)
+    monitor(world, in_listing(new, **odd))
+    assert world.one("order_execution", alpaca_order_id=ours)["order_status"] == "pending"
+    assert alerts(world, "order_not_recorded") == [new]
+    assert world.one("trade_journal", symbol="NVDA")["status"] == "ORDERED"
+    assert world.db.query("external_order") == []
+    assert exits(world) == [45]
+    world.monitor()
+    assert world.one("order_execution", alpaca_order_id=new)["limit_price"] == 131
+
+
 def test_an_order_whose_successor_nobody_knows_ends(world: World) -> None:
     world.decide(swing(limit_price=130))
     world.execute()
