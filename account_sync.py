@@ -85,12 +85,15 @@ class AccountSync:
 
     def _ask_for_absent(self, rows: Sequence[Row], listed: set[str], found: PassLog) -> None:
         """Ask for working orders that the listing left out, one by one: absence says nothing about them."""
-        for row in rows:
-            if row["order_status"] not in WORKING or row["parent_order_id"] is not None:
-                continue
-            if row["alpaca_order_id"] is not None and row["alpaca_order_id"] not in listed:
-                self.rows = None
-                found.tolerate(row["client_order_id"], partial(self._desk.refresh, row["id"]))
+        absent = {
+            row["id"]: row["client_order_id"] for row in rows
+            if row["order_status"] in WORKING and row["parent_order_id"] is None
+            and row["alpaca_order_id"] is not None and row["alpaca_order_id"] not in listed
+        }
+        found.resolve_failures([row["client_order_id"] for row in rows if row["id"] not in absent])
+        for order_id, name in absent.items():
+            self.rows = None
+            found.tolerate(name, partial(self._desk.refresh, order_id))
 
 
 class _Known:

@@ -259,6 +259,7 @@ class OrderDesk:
     def _conclude_not_placed(self, order: Row, legs: list[Row]) -> None:
         now = self._clock.now()
         record_order_states(self._db, [_never_arrived(row) for row in (order, *legs)], now)
+        resolve_alerts(self._db, ("order_not_settled",), (order["client_order_id"],), now)
         if order["order_type"] != OrderRole.ENTRY:
             set_status(self._db, order["id"], OrderStatus.INTENDED, now)
             return

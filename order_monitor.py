@@ -20,8 +20,8 @@ from decision import TradeStyle
 from order_life import ENDED, ExitReason, JournalStatus, OrderStatus, decimal_text
 from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
-from pass_log import Event, PassLog
-from protection import ALERTS, Protection
+from pass_log import ALERTS_OF_TRADE, Event, PassLog
+from protection import Protection
 from trade_book import conclude, load_open_trades, reload, settle_estimates
 from trade_records import Trade
 
@@ -85,7 +85,7 @@ class OrderMonitor:
         """End trades whose shares are all gone, or whose entry ended with nothing filled. Raises DatabaseError."""
         with self._db.transaction():
             ends = conclude(self._db, trades, self._clock.now())
-            self._found.resolve((*ALERTS, "too_many_exits"), [trade.name for trade in trades])
+            self._found.resolve(ALERTS_OF_TRADE, [trade.name for trade in trades])
         closed = sum(end.status is JournalStatus.CLOSED for end in ends)
         self._found.events[Event.CLOSED] += closed
         self._found.events[Event.ENDED_UNFILLED] += len(ends) - closed

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from audit_trail import AlertLevel, OrderState, raise_alert, record_order_states
+from audit_trail import AlertLevel, OrderState, raise_alert, record_order_states, resolve_alerts
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from order_life import (
     ENDED,
@@ -260,7 +260,7 @@ def find_successors(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Succes
 def replaces(old: Row, new: Heard) -> bool:
     """Tell whether an order of the broker took the place of ours: it names it, and is for the same symbol and side."""
     heard = new.get("replaces"), new.get("symbol"), new.get("side")
-    return heard == (old["alpaca_order_id"], old["symbol"], old["side"])
+    return heard[0] is not None and heard == (old["alpaca_order_id"], old["symbol"], old["side"])
 
 
 def end_of_replaced(successor: Successor, orders: Iterable[Heard]) -> Change | None:
@@ -311,6 +311,7 @@ def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> di
         "filled_ats": [row["filled_at"] for row in changed], "now": now,
     })}
     record_order_states(db, [_state(row) for row in changed if row["id"] in taken], now)
+    _end_alerts(db, [change for change in changes if change.row["id"] in taken], now)
     return {row["id"]: row for row in changed if row["id"] in taken}
 
 
@@ -367,9 +368,22 @@ def _presumed(row: Row) -> OrderStatus:
 
 def _alert_on_strange_word(db: TradingDB, change: Change, now: datetime) -> None:
     word = change.order["status"]
-    if heard_status(word, change.order["filled_qty"]) is None:
+    if _is_strange(word):
         message = f"the broker calls order {change.order['id']} {word[:60]!r}, an unknown word; nothing was done"
         raise_alert(db, AlertLevel.WARNING, "unknown_broker_status", change.order["id"], message, now)
+
+
+def _end_alerts(db: TradingDB, changes: Sequence[Change], now: datetime) -> None:
+    """End the alerts about orders of which nobody knew what had become, or what the broker's word for it means."""
+    unknown, known = OrderStatus.UNKNOWN, [change for change in changes if not _is_strange(change.order["status"])]
+    settled = [change.row["client_order_id"] for change in known if change.row["order_status"] == unknown]
+    understood = [change.order["id"] for change in known if _is_strange(change.row["broker_status"])]
+    resolve_alerts(db, ("order_not_settled",), settled, now)
+    resolve_alerts(db, ("unknown_broker_status",), understood, now)
+
+
+def _is_strange(word: str | None) -> bool:
+    return word is not None and heard_status(word, Decimal(0)) is None
 
 
 def _changed_row(change: Change, now: datetime) -> Row:

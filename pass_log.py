@@ -15,6 +15,12 @@ from db_layer import DatabaseError, TradingDB
 UNIQUE_VIOLATION = "23505"
 OPEN_ALERTS = "SELECT kind, subject, occurrences FROM audit.alerts WHERE resolved_at IS NULL"
 READ_FAILED = "read_failed"
+NOT_ATTENDED = "not_attended_to"
+# What ends with its trade; that shares vanished does not.
+ALERTS_OF_TRADE = (
+    "unprotected_position", "broker_mismatch", "target_not_placed", "too_many_exits", "emergency_exit", NOT_ATTENDED,
+    READ_FAILED,
+)
 FAILURES_BEFORE_CRITICAL = 3  # a failure or two are an ordinary day of a broker
 
 log = logging.getLogger("pass")
@@ -67,6 +73,10 @@ class PassLog:
             found = {kind for kind, _ in over}, {subject for _, subject in over}
             resolve_alerts(self._db, sorted(found[0]), sorted(found[1]), self._clock.now())
 
+    def resolve_failures(self, subjects: Sequence[str]) -> None:
+        """End the alerts that these could not be read or attended to. Raises DatabaseError."""
+        self.resolve((READ_FAILED, NOT_ATTENDED), subjects)
+
     @contextmanager
     def reading(self, subject: str) -> Iterator[None]:
         """Raise an alert when the broker fails inside, critical from the third pass on, or end it.
@@ -87,7 +97,7 @@ class PassLog:
         try:
             with self.reading(subject):
                 work()
-            self.resolve(("not_attended_to",), (subject,))
+            self.resolve((NOT_ATTENDED,), (subject,))
         except BrokerError as error:
             self.events[Event.UNREACHED] += 1
             log.error("not attended to in this pass", extra={"subject": subject, "error": error})
@@ -97,7 +107,7 @@ class PassLog:
             if error.sqlstate == UNIQUE_VIOLATION:
                 log.warning("another process is at work on this trade", extra={"subject": subject})
                 return
-            self.critical("not_attended_to", subject, f"{subject} was not attended to: {error}")
+            self.critical(NOT_ATTENDED, subject, f"{subject} was not attended to: {error}")
         except Exception as error:  # a mistake of ours about one trade must not leave the others naked
             log.exception("a piece of work failed", extra={"subject": subject})
-            self.critical("not_attended_to", subject, f"{subject} was not attended to: {type(error).__name__}: {error}")
+            self.critical(NOT_ATTENDED, subject, f"{subject} was not attended to: {type(error).__name__}: {error}")

@@ -32,7 +32,7 @@ from db_layer import Row, TradingDB
 from fill_records import fills_by_order
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, opposite
-from pass_log import Event, PassLog
+from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from trade_book import conclude, load_open_trades, load_trades, settle_estimates
 from trade_records import Trade, estimated_trades, hold_positions
 
@@ -223,7 +223,7 @@ class Reconciliation:
             with self._db.transaction():
                 conclude(self._db, [trade], self._clock.now())
             self._found.events[Event.CLOSED] += 1
-            self._found.resolve(("broker_mismatch", "unprotected_position"), (trade.name,))
+            self._found.resolve(ALERTS_OF_TRADE, (trade.name,))
 
     def _doubt(
         self, symbol: str, ours: Sequence[Trade], booked: Decimal, there: Decimal, positions: Positions,
