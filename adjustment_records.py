@@ -89,6 +89,17 @@ def forget_guesses(db: TradingDB, trade: Trade) -> None:
     db.execute_update(FORGET_GUESSES, {"journal_id": trade.id})
 
 
+def reduce_guesses(db: TradingDB, trade: Trade, now: datetime) -> None:
+    """Take from the estimated exits of a trade what its orders turned out to have sold. Raises DatabaseError."""
+    rest = trade.held + sum((row["qty"] for row in trade.guesses), Decimal(0))
+    last = trade.guesses[-1]
+    forget_guesses(db, trade)
+    if rest > 0:
+        add_adjustments(db, [Adjustment(
+            trade.id, AdjustmentKind.MANUAL_EXIT, last["side"], rest, last["price"], None, last["happened_at"],
+        )], now)
+
+
 def restate_prices(db: TradingDB, trade: Trade, ratio: Decimal, now: datetime) -> None:
     """Divide a trade's stop and target by a split's ratio (new shares for an old one). Raises DatabaseError."""
     db.execute_update(RESTATE_PRICES, {"journal_id": trade.id, "ratio": ratio, "now": now})

@@ -22,7 +22,7 @@ from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from protection import Protection
-from trade_book import conclude, load_open_trades, reload, settle_estimates
+from trade_book import conclude, give_way, load_open_trades, reload, settle_estimates
 from trade_records import Trade
 
 log = logging.getLogger("order_monitor")
@@ -56,6 +56,7 @@ class OrderMonitor:
         self._desk.settle_unfinished()
         self.sync_order_status()
         trades = load_open_trades(self._db, self._found, self._sync.rows)
+        trades = give_way(self._db, trades, self._found, self._clock.now())
         self._keep_books(trades)
         self._found.tolerate("day trades", partial(self._flatten_day_trades, trades))
         for trade in trades:

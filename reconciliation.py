@@ -33,7 +33,7 @@ from fill_records import fills_by_order
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, opposite
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
-from trade_book import conclude, load_open_trades, load_trades, settle_estimates
+from trade_book import conclude, give_way, load_open_trades, load_trades, settle_estimates
 from trade_records import Trade, estimated_trades, hold_positions
 
 # Positions lag fills: nothing is concluded from a difference while an order's last news is younger.
@@ -90,10 +90,8 @@ class Reconciliation:
         return trades, positions
 
     def _trades_with_shares(self, symbol: str | None = None) -> list[Trade]:
-        return [
-            trade for trade in load_open_trades(self._db, self._found)
-            if trade.held != 0 and symbol in (None, trade.symbol)
-        ]
+        trades = give_way(self._db, load_open_trades(self._db, self._found), self._found, self._clock.now())
+        return [trade for trade in trades if trade.held != 0 and symbol in (None, trade.symbol)]
 
     def _compare(self, symbol: str, ours: Sequence[Trade], positions: Positions, everything: Sequence[Trade]) -> None:
         booked, there = _net(ours).get(symbol, Decimal(0)), positions.get(symbol, Decimal(0))

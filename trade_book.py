@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from adjustment_records import lock_trades, reduce_guesses
 from audit_trail import AlertLevel, finish_decisions
 from db_layer import DatabaseError, Row, TradingDB
 from decision import TradeStyle
@@ -150,6 +151,26 @@ def settle_estimates(db: TradingDB, now: datetime) -> None:
     for trade in trades:
         if trade.held == 0 and not (end := closed_end(trade, fills)).estimate:
             settle_estimate(db, trade.id, end, now)
+
+
+def give_way(db: TradingDB, trades: Sequence[Trade], found: PassLog, now: datetime) -> list[Trade]:
+    """Return trades with the estimated exits taken back that late fills of their own orders disprove.
+
+    Raises DatabaseError.
+    """
+    disproved = [trade for trade in trades if trade.held < 0 and trade.guesses]
+    for trade in disproved:
+        with db.transaction():
+            lock_trades(db, [trade.id])
+            locked = reload(db, trade)
+            if locked.held < 0 and locked.guesses:
+                reduce_guesses(db, locked, now)
+    if not disproved:
+        return list(trades)
+    settle_estimates(db, now)
+    present = {trade.id: trade for trade in load_trades(db, [trade.id for trade in disproved])}
+    found.resolve(("position_vanished",), [trade.name for trade in present.values() if not trade.guesses])
+    return [present.get(trade.id, trade) for trade in trades]
 
 
 def closed_end(trade: Trade, fills: FillsByOrder) -> TradeEnd:

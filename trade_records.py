@@ -117,8 +117,8 @@ SELECT id FROM ended
 ESTIMATES = "SELECT id FROM trade_journal WHERE pnl_is_estimate AND status = 'CLOSED' ORDER BY id"
 SETTLE_ESTIMATE = """
 UPDATE trade_journal
-SET exit_date = %(ended_at)s, exit_price = %(price)s, actual_pnl = %(pnl)s, pnl_is_estimate = false,
-    updated_at = %(now)s
+SET exit_reason = %(reason)s, exit_date = %(ended_at)s, exit_price = %(price)s, actual_pnl = %(pnl)s,
+    pnl_is_estimate = false, updated_at = %(now)s
 WHERE id = %(journal_id)s AND status = 'CLOSED' AND pnl_is_estimate
 """
 
@@ -369,8 +369,8 @@ def estimated_trades(db: TradingDB) -> list[int]:
 def settle_estimate(db: TradingDB, journal_id: int, end: TradeEnd, now: datetime) -> None:
     """Replace an estimate by what the executions say. Raises DatabaseError."""
     db.execute_update(SETTLE_ESTIMATE, {
-        "journal_id": journal_id, "ended_at": end.ended_at, "price": _to_millionth(end.price),
-        "pnl": _to_millionth(end.pnl), "now": now,
+        "journal_id": journal_id, "reason": str(end.reason), "ended_at": end.ended_at,
+        "price": _to_millionth(end.price), "pnl": _to_millionth(end.pnl), "now": now,
     })
 
 
