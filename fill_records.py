@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from audit_trail import AlertLevel, raise_alert
+from audit_trail import AlertKind, AlertLevel, raise_alert
 from db_layer import DatabaseError, Row, TradingDB, write_each
 from order_life import Fill, decimal_text
 
@@ -91,7 +91,7 @@ def note_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) 
 
     def refused(order: Heard, error: DatabaseError) -> None:
         message = f"order {order['id']} on the account was not placed here and cannot be stored: {error}"
-        raise_alert(db, AlertLevel.CRITICAL, "order_not_recorded", order["id"], message, now)
+        raise_alert(db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_RECORDED, order["id"], message, now)
 
     write_each(list(known.values()), lambda heard: _write_external_orders(db, heard, now), refused)
 
@@ -110,7 +110,7 @@ def _write_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime
             shares = decimal_text(row["qty"]) if row["qty"] is not None else "an amount of"
             order = f"{row['alpaca_order_id']} on the account ({row['side']} {shares} {row['symbol']})"
             message = f"order {order} was not placed here"
-            raise_alert(db, AlertLevel.WARNING, "external_order", row["symbol"], message, now)
+            raise_alert(db, AlertLevel.WARNING, AlertKind.EXTERNAL_ORDER, row["symbol"], message, now)
 
 
 def add_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> list[Heard]:
@@ -121,7 +121,7 @@ def add_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> list[Hear
     """
     def refused(fill: Heard, error: DatabaseError) -> None:
         message = f"execution {fill['id']} of order {fill['order_id']} cannot be stored and is left out: {error}"
-        raise_alert(db, AlertLevel.CRITICAL, "execution_not_recorded", fill["id"], message, now)
+        raise_alert(db, AlertLevel.CRITICAL, AlertKind.EXECUTION_NOT_RECORDED, fill["id"], message, now)
 
     return [fill for new in write_each(fills, lambda heard: _write_fills(db, heard, now), refused) for fill in new]
 
@@ -137,7 +137,7 @@ def _write_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> list[H
     for row in added:
         if row["order_side"] is not None:
             message = f"execution {row['execution_id']} is not a {row['order_side']} as its order is; it was left out"
-            raise_alert(db, AlertLevel.CRITICAL, "odd_execution", row["execution_id"], message, now)
+            raise_alert(db, AlertLevel.CRITICAL, AlertKind.ODD_EXECUTION, row["execution_id"], message, now)
     return [fill for fill in fills if fill["id"] in new]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from alpaca_client import Broker, BrokerError, Exchange, Outcome, Reply, Request, same_order
 from analysis_rows import AnalysisRows
 from audit_trail import (
+    AlertKind,
     AlertLevel,
     OrderState,
     Payload,
@@ -137,7 +138,7 @@ class OrderDesk:
         if not found:
             words = f"order {order_id} or its decision is gone from the books, so no row can be marked"
             now = self._clock.now()
-            raise_alert(self._db, AlertLevel.CRITICAL, "order_without_decision", str(order_id), words, now)
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_WITHOUT_DECISION, str(order_id), words, now)
             return
         outcome = found[0]
         row_key, order_id_heard = outcome["analysis_row_key"], outcome["alpaca_order_id"]
@@ -165,10 +166,11 @@ class OrderDesk:
         except DatabaseError as error:
             problem = str(error)
         if problem is None:
-            resolve_alerts(self._db, ("decision_row_not_marked", "decision_left_alone"), (row_key,), now)
+            over = AlertKind.DECISION_ROW_NOT_MARKED, AlertKind.DECISION_LEFT_ALONE
+            resolve_alerts(self._db, over, (row_key,), now)
             return
         message = f"row {row_key} of analysis_decision was not marked: {problem}"
-        raise_alert(self._db, AlertLevel.WARNING, "decision_row_not_marked", row_key, message, now)
+        raise_alert(self._db, AlertLevel.WARNING, AlertKind.DECISION_ROW_NOT_MARKED, row_key, message, now)
 
     def cancel(self, order: Row) -> bool:
         """Ask the broker to cancel an order and wait for its word; True when the order has ended, however it did.
@@ -218,7 +220,7 @@ class OrderDesk:
                 log.exception("an unknown order was not settled", extra={"order": order["id"]})
                 name = order["client_order_id"] or str(order["id"])
                 words = f"what became of order {name} was not found out: {type(error).__name__}: {error}"
-                raise_alert(self._db, AlertLevel.CRITICAL, "order_not_settled", name, words, self._clock.now())
+                raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_SETTLED, name, words, self._clock.now())
 
     def look_up(self, order_id: int) -> bool:
         """Ask for an order by our id; True when the broker has it. What it does not know counts only in the end.
@@ -232,10 +234,9 @@ class OrderDesk:
             self._count_missed(order, legs)
             return False
         if not same_order(order_body(order, legs), heard):
-            message = f"the broker has another order under {order['client_order_id']}; nothing was done about it"
-            raise_alert(
-                self._db, AlertLevel.CRITICAL, "order_mismatch", order["client_order_id"], message, self._clock.now(),
-            )
+            name, now = order["client_order_id"], self._clock.now()
+            message = f"the broker has another order under {name}; nothing was done about it"
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_MISMATCH, name, message, now)
             return False
         self.news.hear(rows, [heard])
         return True
@@ -259,7 +260,7 @@ class OrderDesk:
     def _conclude_not_placed(self, order: Row, legs: list[Row]) -> None:
         now = self._clock.now()
         record_order_states(self._db, [_never_arrived(row) for row in (order, *legs)], now)
-        resolve_alerts(self._db, ("order_not_settled",), (order["client_order_id"],), now)
+        resolve_alerts(self._db, (AlertKind.ORDER_NOT_SETTLED,), (order["client_order_id"],), now)
         if order["order_type"] != OrderRole.ENTRY:
             set_status(self._db, order["id"], OrderStatus.INTENDED, now)
             return
@@ -300,7 +301,7 @@ class OrderDesk:
             "cancel it at the broker, and close what it has filled"
         )
         now = self._clock.now()
-        raise_alert(self._db, AlertLevel.CRITICAL, "late_order", order["client_order_id"], message, now)
+        raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.LATE_ORDER, order["client_order_id"], message, now)
 
     def _send_cancel(self, alpaca_order_id: str) -> None:
         self._broker.wait_for_room()

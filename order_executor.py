@@ -13,7 +13,7 @@ from enum import StrEnum
 import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Outcome
 from analysis_rows import AnalysisRow
-from audit_trail import AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
+from audit_trail import AlertKind, AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
@@ -293,7 +293,7 @@ class OrderExecutor:
 
     def _leave_alone(self, row_key: str, error: DatabaseError) -> Result:
         message = f"row {row_key} of analysis_decision cannot be worked on: {error}"
-        raise_alert(self._db, AlertLevel.WARNING, "decision_left_alone", row_key, message, self._clock.now())
+        raise_alert(self._db, AlertLevel.WARNING, AlertKind.DECISION_LEFT_ALONE, row_key, message, self._clock.now())
         return Result.WAITING
 
     def _resume_changes(self) -> set[str]:

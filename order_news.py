@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from audit_trail import AlertLevel, raise_alert
+from audit_trail import AlertKind, AlertLevel, raise_alert
 from clock import Clock
 from db_layer import DatabaseError, Row, TradingDB, write_each
 from order_life import JournalStatus, OrderRole, OrderStatus, decimal_text
@@ -73,10 +73,11 @@ class OrderNews:
         added = self._db.execute_query(LOAD_HEARD, {"alpaca_order_ids": ids})
         written = {row["alpaca_order_id"] for row in added}
         unwritten = [successor for successor in successors if successor.order["id"] not in written]
+        now = self._clock.now()
         for new, old in ((successor.order, successor.row) for successor in unwritten):
             why = refusals.get(new["id"]) or f"its client id {new.get('client_order_id')} is that of another order"
             words = f"order {new['id']}, which replaced {old['client_order_id']}, cannot be stored: {why}"
-            raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", new["id"], words, self._clock.now())
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_RECORDED, new["id"], words, now)
         return added, {successor.row["id"] for successor in unwritten}
 
     def _alert_changed_entry(self, change: Change) -> None:
@@ -88,15 +89,15 @@ class OrderNews:
                 f"the broker changed the entry {row['client_order_id']} {shares}; its stop and its target are the old "
                 "ones: amend or cancel it"
             )
-            name = row["client_order_id"]
-            raise_alert(self._db, AlertLevel.CRITICAL, "order_changed_by_broker", name, words, self._clock.now())
+            name, now = row["client_order_id"], self._clock.now()
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_CHANGED_BY_BROKER, name, words, now)
 
     def _alert_late_fill(self, change: Change) -> None:
         row, filled = change.row, change.order["filled_qty"]
         if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED) and filled > row["filled_qty"]:
             shares, name = decimal_text(filled - row["filled_qty"]), row["client_order_id"]
             words = f"order {name} filled {shares} shares after {row['trade_id']} was over; the trade is taken up again"
-            raise_alert(self._db, AlertLevel.CRITICAL, "late_fill", name, words, self._clock.now())
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.LATE_FILL, name, words, self._clock.now())
 
     def apply(self, changes: list[Change]) -> dict[int, Row]:
         """Write changes and return the rows that took them; the row of a decision whose entry is new is marked too.
@@ -119,7 +120,7 @@ class OrderNews:
     def _alert_not_recorded(self, change: Change, error: DatabaseError) -> None:
         name = change.order["id"]
         message = f"what the broker says of order {name} cannot be stored: {error}"
-        raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", name, message, self._clock.now())
+        raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_RECORDED, name, message, self._clock.now())
 
     def alert_rejected(self, changes: Sequence[Change]) -> None:
         """Raise the alert of an amend whose new order the broker took and then rejected."""
@@ -135,4 +136,4 @@ def alert_amended(db: TradingDB, decision_id: int, reason: str, now: datetime) -
     """Raise the alert that an amend took an order away and placed none; nothing for other decisions."""
     for trade in db.execute_query(AMENDED_TRADE, {"id": decision_id}):
         message = f"the order of {trade['trade_id']} is cancelled, and the one to replace it came to nothing: {reason}"
-        raise_alert(db, AlertLevel.CRITICAL, "amended_without_order", trade["trade_id"], message, now)
+        raise_alert(db, AlertLevel.CRITICAL, AlertKind.AMENDED_WITHOUT_ORDER, trade["trade_id"], message, now)

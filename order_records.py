@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from audit_trail import AlertLevel, OrderState, raise_alert, record_order_states, resolve_alerts
+from audit_trail import AlertKind, AlertLevel, OrderState, raise_alert, record_order_states, resolve_alerts
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from order_life import (
     ENDED,
@@ -370,7 +370,7 @@ def _alert_on_strange_word(db: TradingDB, change: Change, now: datetime) -> None
     word = change.order["status"]
     if _is_strange(word):
         message = f"the broker calls order {change.order['id']} {word[:60]!r}, an unknown word; nothing was done"
-        raise_alert(db, AlertLevel.WARNING, "unknown_broker_status", change.order["id"], message, now)
+        raise_alert(db, AlertLevel.WARNING, AlertKind.UNKNOWN_BROKER_STATUS, change.order["id"], message, now)
 
 
 def _end_alerts(db: TradingDB, changes: Sequence[Change], now: datetime) -> None:
@@ -378,8 +378,8 @@ def _end_alerts(db: TradingDB, changes: Sequence[Change], now: datetime) -> None
     unknown, known = OrderStatus.UNKNOWN, [change for change in changes if not _is_strange(change.order["status"])]
     settled = [change.row["client_order_id"] for change in known if change.row["order_status"] == unknown]
     understood = [change.order["id"] for change in known if _is_strange(change.row["broker_status"])]
-    resolve_alerts(db, ("order_not_settled",), settled, now)
-    resolve_alerts(db, ("unknown_broker_status",), understood, now)
+    resolve_alerts(db, (AlertKind.ORDER_NOT_SETTLED,), settled, now)
+    resolve_alerts(db, (AlertKind.UNKNOWN_BROKER_STATUS,), understood, now)
 
 
 def _is_strange(word: str | None) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from adjustment_records import lock_trades, reduce_guesses
-from audit_trail import AlertLevel, finish_decisions
+from audit_trail import AlertKind, AlertLevel, finish_decisions
 from db_layer import DatabaseError, Row, TradingDB
 from decision import TradeStyle
 from fill_records import fills_by_order
@@ -78,7 +78,7 @@ def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None =
             trades.append(trade)
             continue
         words = f"{journal['trade_id']} is {journal['status']} but has no entry order; nobody follows it"
-        found.alert(AlertLevel.WARNING, "trade_without_order", journal["trade_id"], words)
+        found.alert(AlertLevel.WARNING, AlertKind.TRADE_WITHOUT_ORDER, journal["trade_id"], words)
     unbalanced = db.execute_query(UNBALANCED, {"journal_ids": sorted(over)}) if over else []
     return trades + load_trades(db, [row["id"] for row in unbalanced])
 
@@ -169,7 +169,7 @@ def give_way(db: TradingDB, trades: Sequence[Trade], found: PassLog, now: dateti
         return list(trades)
     settle_estimates(db, now)
     present = {trade.id: trade for trade in load_trades(db, [trade.id for trade in disproved])}
-    found.resolve(("position_vanished",), [trade.name for trade in present.values() if not trade.guesses])
+    found.resolve((AlertKind.POSITION_VANISHED,), [trade.name for trade in present.values() if not trade.guesses])
     return [present.get(trade.id, trade) for trade in trades]
 
 
