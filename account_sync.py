@@ -9,9 +9,10 @@ from alpaca_client import Broker, JsonObject, number
 from clock import Clock
 from db_layer import Row, TradingDB
 from fill_records import add_fills, follow_fills, note_external_orders, unexplained
+from order_comparison import replaces
 from order_desk import OrderDesk
 from order_life import AT_BROKER, OrderStatus
-from order_records import listing_start, load_orders, replaces
+from order_records import listing_start, load_orders
 from pass_log import Event, PassLog
 
 # Our clock and the broker's may differ; listings begin this much earlier.

@@ -316,7 +316,7 @@ class Broker:
             exchanges.append((request, reply))
         if heard is None:
             self._record(exchanges)
-        body = reply.json()
+        body = reply.parsed
         if reply.http_status == absent is not None and isinstance(body, dict) and "message" in body:
             return None
         if reply.http_status != 200 or body is None:

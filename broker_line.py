@@ -61,7 +61,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: status and text of the answer, or the transport error in words; `parsed` is the text as JSON."""
+    """What came back: status and text of the answer, or the transport error in words; `parsed` is the text as JSON with
+    numbers as Decimal, or None."""
 
     outcome: Outcome
     http_status: int | None
@@ -70,10 +71,6 @@ class Reply:
     error: str | None
     duration_ms: int
     parsed: Json = field(default=None, repr=False)
-
-    def json(self) -> Json:
-        """Return the answer with numbers as Decimal, or None when it is not JSON."""
-        return self.parsed
 
     def order(self) -> JsonObject:
         """Return the order of an accepted answer, its numbers as Decimal. Raises BrokerError when it is none."""

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from audit_trail import AlertKind, AlertLevel, raise_alert
 from db_layer import DatabaseError, Row, TradingDB, write_each
+from order_comparison import Heard
 from order_life import Fill, decimal_text
 
 # An order of ours is known by its client id from before it is sent, so it is never taken for somebody else's.
@@ -79,7 +79,6 @@ ORDER BY fill.filled_at, fill.id
 """
 
 SIDES = {"buy": "buy", "sell": "sell", "sell_short": "sell"}
-Heard = Mapping[str, Any]
 
 
 def note_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) -> None:

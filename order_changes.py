@@ -25,7 +25,7 @@ from log_setup import printable
 from order_desk import OrderDesk
 from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, OrderStatus, decimal_text
 from order_news import alert_amended
-from order_records import LOCK_GROUP, UNSENT, Intent, add_intent, set_status
+from order_records import Intent, add_intent, lock_if_unsent, set_status
 from risk_gate import Situation, check_age
 from trade_book import load_trades, reload
 from trade_records import Trade, TradeEnd, add_trade, end_trades
@@ -289,8 +289,7 @@ def claim_trade(db: TradingDB, trade: Trade) -> bool:
 
 def take_back(db: TradingDB, order_id: int, now: datetime) -> bool:
     """End an order that was never sent, in the open transaction; False when it was sent, or is being sent."""
-    db.execute_query(LOCK_GROUP, {"id": order_id})
-    unsent = bool(db.execute_query(UNSENT, {"id": order_id}))
+    unsent = bool(lock_if_unsent(db, order_id))
     if unsent:
         set_status(db, order_id, OrderStatus.CANCELLED, now)
     return unsent

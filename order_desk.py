@@ -36,6 +36,7 @@ from broker_answers import has_id
 from clock import Clock
 from db_layer import DatabaseError, Row, TradingDB
 from kill_switch import entries_allowed
+from order_comparison import find_changes
 from order_life import (
     ENDED,
     DecisionStatus,
@@ -48,14 +49,13 @@ from order_life import (
 )
 from order_news import OrderNews, alert_amended
 from order_records import (
-    COUNT_MISSED_LOOKUP,
-    LAST_SUBMITTED,
-    UNSENT,
-    UNSETTLED,
     apply_changes,
-    find_changes,
+    count_missed_lookup,
+    last_submitted,
     load_group,
+    lock_if_unsent,
     set_status,
+    unsettled,
 )
 from trade_records import TradeEnd, end_trades
 
@@ -103,9 +103,10 @@ class OrderDesk:
         """
         self._broker.wait_for_room()
         with self._db.transaction():
-            order, *legs = load_group(self._db, order_id, lock=True)
-            if not self._db.execute_query(UNSENT, {"id": order_id}):
+            unsent = lock_if_unsent(self._db, order_id)
+            if not unsent:
                 return None
+            order, *legs = unsent
             if order["order_type"] == OrderRole.ENTRY and not entries_allowed(self._db):
                 return None
             request = self._broker.order_request(order_body(order, legs))
@@ -209,7 +210,7 @@ class OrderDesk:
 
         Whatever goes wrong with one does not hold up the others. Raises DatabaseError.
         """
-        for order in self._db.execute_query(UNSETTLED, {"now": self._clock.now()}):
+        for order in unsettled(self._db, self._clock.now()):
             try:
                 self.look_up(order["id"])
             except BrokerError as error:
@@ -242,13 +243,12 @@ class OrderDesk:
         return True
 
     def _count_missed(self, order: Row, legs: list[Row]) -> None:
-        submitted_at: datetime = self._db.execute_query(LAST_SUBMITTED, {"id": order["id"]})[0]["at"]
+        submitted_at = last_submitted(self._db, order["id"])
         now = self._clock.now()
         # A message may still be on its way until both ends must have given up on it.
         if now - submitted_at < timedelta(seconds=2 * self._broker.timeout_seconds):
             return
-        missed = self._db.execute_query(COUNT_MISSED_LOOKUP, {"id": order["id"], "now": now})[0]["missed_lookups"]
-        if missed < LOOKUPS_BEFORE_NOT_PLACED:
+        if count_missed_lookup(self._db, order["id"], now) < LOOKUPS_BEFORE_NOT_PLACED:
             return
         listed = self._broker.list_orders(submitted_at - timedelta(minutes=1))
         if any(heard.get("client_order_id") == order["client_order_id"] for heard in listed):
@@ -327,7 +327,7 @@ class OrderDesk:
         return self._policy.payload(request_text(request.method, request.path, request.params, request.body))
 
     def _record_answer(self, execution_ids: list[int], reply: Reply) -> None:
-        body = reply.json() if reply.outcome is Outcome.REFUSED else None
+        body = reply.parsed if reply.outcome is Outcome.REFUSED else None
         record_answer(
             self._db, execution_ids, EXECUTION_OF_OUTCOME[reply.outcome],
             self._policy.payload(self._response_text(reply)), self._clock.now(), http_status=reply.http_status,

@@ -1,23 +1,14 @@
 """Writes down what the broker says of our orders: changes, the orders that replaced them, and alerts about both."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 from audit_trail import AlertKind, AlertLevel, raise_alert
 from clock import Clock
 from db_layer import DatabaseError, Row, TradingDB, write_each
+from order_comparison import Change, Heard, Successor, end_of_replaced, find_changes, find_successors
 from order_life import JournalStatus, OrderRole, OrderStatus, decimal_text
-from order_records import (
-    LOAD_HEARD,
-    Change,
-    Successor,
-    add_successors,
-    apply_changes,
-    end_of_replaced,
-    find_changes,
-    find_successors,
-)
+from order_records import LOAD_HEARD, add_successors, apply_changes
 
 AMENDED_TRADE = """
 SELECT journal.trade_id FROM audit.trade_decisions decision
@@ -36,7 +27,7 @@ class OrderNews:
         self._mark = mark
 
     def hear(
-        self, rows: Sequence[Row], orders: Sequence[Mapping[str, Any]],
+        self, rows: Sequence[Row], orders: Sequence[Heard],
     ) -> tuple[list[Change], list[Row] | None]:
         """Write down what the broker says of these rows' orders; orders that replaced them get rows too.
 

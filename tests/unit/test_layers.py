@@ -15,7 +15,7 @@ LAYERS = (
     {"broker_answers", "config", "tables"},
     {"broker_line", "db_layer", "local_broker"},
     {"command_line"},
-    {"analysis_rows", "audit_trail", "trade_records"},
+    {"analysis_rows", "audit_trail", "order_comparison", "trade_records"},
     {"adjustment_records", "alpaca_client", "fill_records", "kill_switch", "order_records", "risk_gate"},
     {"order_news", "pass_log"},
     {"order_desk"},
