@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from db_layer import Row, TradingDB
 from order_life import AdjustmentKind, opposite
-from trade_records import Trade
+from trade import Trade
 
 # Executions of other people's orders, as far as they are not put down to trades of ours yet; newest first.
 UNATTRIBUTED = """

@@ -27,8 +27,9 @@ from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, Ord
 from order_news import alert_amended
 from order_records import Intent, add_intent, lock_if_unsent, set_status
 from risk_gate import Situation, check_age
+from trade import Trade, TradeEnd
 from trade_book import load_trades, reload
-from trade_records import Trade, TradeEnd, add_trade, end_trades
+from trade_records import add_trade, end_trades
 
 LONGEST_SHOWN = 80
 # A person may replace an order in the broker's app while it is being cancelled; the successor is cancelled too.

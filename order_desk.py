@@ -57,7 +57,8 @@ from order_records import (
     set_status,
     unsettled,
 )
-from trade_records import TradeEnd, end_trades
+from trade import TradeEnd
+from trade_records import end_trades
 
 SOURCE = "alpaca"
 PENDING_CANCEL = "pending_cancel"

@@ -37,7 +37,8 @@ from parts import PROGRAM_ERRORS, build_parts
 from pass_log import PassLog
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, record_checks
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before
-from trade_records import Trade, TradeEnd, end_trades
+from trade import Trade, TradeEnd
+from trade_records import end_trades
 
 STRATEGY = "n8n_analysis"
 STRATEGY_VERSION = "1"

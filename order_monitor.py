@@ -22,8 +22,8 @@ from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from protection import Protection
+from trade import Trade
 from trade_book import conclude, give_way, load_open_trades, reload, settle_estimates
-from trade_records import Trade
 
 log = logging.getLogger("order_monitor")
 

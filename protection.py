@@ -17,8 +17,9 @@ from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, DecisionStatus, ExitReason, OrderRole, OrderStatus, decimal_text, opposite
 from order_records import RESTING_ENTRIES, Intent, add_intent, set_status
 from pass_log import Event, PassLog
+from trade import Trade
 from trade_book import reload
-from trade_records import Trade, hold_positions, track_exits
+from trade_records import hold_positions, track_exits
 
 # The broker's positions can lag its fills by a moment, and shares stay reserved for a moment after a cancel.
 POSITION_POLLS = 6

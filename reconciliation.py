@@ -33,8 +33,9 @@ from fill_records import fills_by_order
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, opposite
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
+from trade import Trade
 from trade_book import conclude, give_way, load_open_trades, load_trades, settle_estimates
-from trade_records import Trade, estimated_trades, hold_positions
+from trade_records import estimated_trades, hold_positions
 
 # Positions lag fills: nothing is concluded from a difference while an order's last news is younger.
 SETTLING = timedelta(minutes=2)

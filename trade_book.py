@@ -27,16 +27,14 @@ from order_life import (
 )
 from order_records import ORDERS_OF_TRADES, listing_start, load_orders
 from pass_log import PassLog
+from trade import Trade, TradeEnd, trade_of
 from trade_records import (
-    Trade,
-    TradeEnd,
     adjustments_by_trade,
     chosen_trades,
     end_trades,
     estimated_trades,
     open_trades,
     settle_estimate,
-    trade_of,
 )
 
 # Trades that are over although the shares that came and those that left do not balance.

@@ -12,7 +12,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 # A module imports from the rows above its own, never from its own row or from one below.
 LAYERS = (
     {"clock", "decision", "embedded_postgres", "log_setup", "order_life", "requirements_check"},
-    {"broker_answers", "config", "tables"},
+    {"broker_answers", "config", "tables", "trade"},
     {"broker_line", "db_layer", "local_broker"},
     {"command_line"},
     {"analysis_rows", "audit_trail", "order_comparison", "trade_records"},
