@@ -48,6 +48,22 @@ def trend(symbol: str = "NVDA", **changes: Any) -> dict[str, Any]:
     return decision
 
 
+class Killed(BaseException):
+    """The end of a process, which no handler of errors may outlive."""
+
+
+class SharedClock(ManualClock):
+    """A clock whose waiting the broker notices too."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.clock.now())
+        self._world = world
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self._world.market.set_time(self.now())
+
+
 class LineGoesDown(Broker):
     """Answers reads; the line is gone when a message should leave."""
 
@@ -163,3 +179,8 @@ class World:
 
 def _counts(found: Counter[Any]) -> dict[str, int]:
     return {str(name): count for name, count in found.items() if count}
+
+
+def executor(world: World, broker: Broker, db: TradingDB | None = None) -> OrderExecutor:
+    """An executor that talks through this broker."""
+    return OrderExecutor(db=db or world.db, broker=broker, clock=world.clock, settings=world.settings)
