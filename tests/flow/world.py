@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -84,6 +84,7 @@ class World:
         self.clock = ManualClock(START)
         self.settings = load_settings(True, {"ALPACA_BASE_URL": server.url, "ALPACA_TIMEOUT_SECONDS": "1"})
         self._rows = 0
+        self._opened = ExitStack()
         self.price("NVDA", "135")
 
     def configure(self, **environ: str) -> None:
@@ -107,28 +108,23 @@ class World:
 
     def execute(self) -> dict[str, int]:
         """One pass of the executor."""
-        with self._worker(OrderExecutor) as worker:
-            return _counts(worker.run())
+        return _counts(self._worker(OrderExecutor).run())
 
     def execute_with_the_line_down(self) -> dict[str, int]:
         """One pass of the executor that reaches the broker for everything but its orders."""
-        with self._worker(OrderExecutor, LineGoesDown) as worker:
-            return _counts(worker.run())
+        return _counts(self._worker(OrderExecutor, LineGoesDown).run())
 
     def monitor(self) -> dict[str, int]:
         """One pass of the order monitor."""
-        with self._worker(OrderMonitor) as worker:
-            return _counts(worker.run())
+        return _counts(self._worker(OrderMonitor).run())
 
     def value(self) -> Any:
         """One pass of the position monitor."""
-        with self._worker(PositionMonitor) as worker:
-            return worker.run()
+        return self._worker(PositionMonitor).run()
 
     def preview(self) -> list[str]:
         """What the executor would do."""
-        with self._worker(OrderExecutor) as worker:
-            return worker.preview()
+        return self._worker(OrderExecutor).preview()
 
     def price(self, symbol: str, price: str) -> None:
         """Trade at this price from now on."""
@@ -171,10 +167,13 @@ class World:
         self.monitor()
         return name
 
-    @contextmanager
-    def _worker(self, kind: type[Any], door: type[Broker] = Broker) -> Iterator[Any]:
-        with door(self.settings.alpaca, clock=self.clock) as broker:
-            yield kind(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        self._opened.close()
+
+    def _worker(self, kind: type[Any], door: type[Broker] = Broker) -> Any:
+        broker = self._opened.enter_context(door(self.settings.alpaca, clock=self.clock))
+        return kind(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
 
 
 def _counts(found: Counter[Any]) -> dict[str, int]:
