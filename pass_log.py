@@ -86,7 +86,11 @@ class PassLog:
         except BrokerError as error:
             seen = self._open.get((AlertKind.READ_FAILED, subject), 0)
             level = AlertLevel.WARNING if seen + 1 < FAILURES_BEFORE_CRITICAL else AlertLevel.CRITICAL
-            self.alert(level, AlertKind.READ_FAILED, subject, f"{subject}: {error}")
+            self.events[Event.PROBLEM] += 1
+            # The error goes on, to the program's last line or to a line of the log.
+            raise_alert(
+                self._db, level, AlertKind.READ_FAILED, subject, f"{subject}: {error}", self._clock.now(), quiet=True,
+            )
             raise
         self.resolve((AlertKind.READ_FAILED,), (subject,))
 

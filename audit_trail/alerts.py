@@ -71,13 +71,17 @@ LOG_LEVELS = {
 
 
 def raise_alert(
-    db: TradingDB, level: AlertLevel, kind: AlertKind, subject: str, message: str, now: datetime,
+    db: TradingDB, level: AlertLevel, kind: AlertKind, subject: str, message: str, now: datetime, quiet: bool = False,
 ) -> None:
-    """Open an alert, or count one more sighting of an open one, and log it. Raises DatabaseError."""
+    """Open an alert, or count one more sighting of an open one, and log it unless its cause is told anyway (`quiet`).
+
+    Raises DatabaseError.
+    """
     db.execute_update(
         RAISE_ALERT, {"level": str(level), "kind": str(kind), "subject": subject, "message": message, "now": now},
     )
-    log.log(LOG_LEVELS[level], message, extra={"kind": str(kind), "subject": subject})
+    if not quiet:
+        log.log(LOG_LEVELS[level], message, extra={"kind": str(kind), "subject": subject})
 
 
 def resolve_alerts(db: TradingDB, kinds: Sequence[AlertKind], subjects: Sequence[str], now: datetime) -> None:
