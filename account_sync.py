@@ -9,6 +9,7 @@ from alpaca_client import Broker, JsonObject, number
 from clock import Clock
 from db_layer import Row, TradingDB
 from fill_records import add_fills, follow_fills, note_external_orders, unexplained
+from order_comparison import replaces
 from order_desk import OrderDesk
 from order_life import AT_BROKER, OrderStatus
 from order_records import listing_start, load_orders
@@ -44,7 +45,8 @@ class AccountSync:
         changes, self.rows = self._desk.news.hear(rows, orders)
         found.events[Event.CHANGED] += len(changes)
         members = [member for order in orders for member in (order, *order["legs"])]
-        note_external_orders(self._db, [heard for heard in members if known.is_foreign(heard)], self._clock.now())
+        foreign = [heard for heard in members if known.is_foreign(heard) and not known.was_replaced_by(heard)]
+        note_external_orders(self._db, foreign, self._clock.now())
         self._ask_for_absent(rows, known.understood(members), found)
 
     def fills(self) -> None:
@@ -84,12 +86,15 @@ class AccountSync:
 
     def _ask_for_absent(self, rows: Sequence[Row], listed: set[str], found: PassLog) -> None:
         """Ask for working orders that the listing left out, one by one: absence says nothing about them."""
-        for row in rows:
-            if row["order_status"] not in WORKING or row["parent_order_id"] is not None:
-                continue
-            if row["alpaca_order_id"] is not None and row["alpaca_order_id"] not in listed:
-                self.rows = None
-                found.tolerate(row["client_order_id"], partial(self._desk.refresh, row["id"]))
+        absent = {
+            row["id"]: row["client_order_id"] for row in rows
+            if row["order_status"] in WORKING and row["parent_order_id"] is None
+            and row["alpaca_order_id"] is not None and row["alpaca_order_id"] not in listed
+        }
+        found.resolve_failures([row["client_order_id"] for row in rows if row["id"] not in absent])
+        for order_id, name in absent.items():
+            self.rows = None
+            found.tolerate(name, partial(self._desk.refresh, order_id))
 
 
 class _Known:
@@ -130,6 +135,11 @@ class _Known:
     def has(self, order_id: str | None) -> bool:
         """Tell whether an order of the broker has a row here."""
         return order_id in self._known
+
+    def was_replaced_by(self, order: JsonObject) -> bool:
+        """Tell whether an order took the place of one that has a row here."""
+        old = self._known.get(order.get("replaces"))
+        return old is not None and replaces(old, order)
 
     def is_foreign(self, order: JsonObject) -> bool:
         """Tell whether no row here knows the order; one whose row is being written elsewhere is told later."""

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from db_layer import Row, TradingDB
 from order_life import AdjustmentKind, opposite
-from trade_records import Trade
+from trade import Trade
 
 # Executions of other people's orders, as far as they are not put down to trades of ours yet; newest first.
 UNATTRIBUTED = """
@@ -87,6 +87,17 @@ def add_adjustments(db: TradingDB, adjustments: Sequence[Adjustment], now: datet
 def forget_guesses(db: TradingDB, trade: Trade) -> None:
     """Remove the estimated exits of a trade, whose executions are known by now. Raises DatabaseError."""
     db.execute_update(FORGET_GUESSES, {"journal_id": trade.id})
+
+
+def reduce_guesses(db: TradingDB, trade: Trade, now: datetime) -> None:
+    """Take from the estimated exits of a trade what its orders turned out to have sold. Raises DatabaseError."""
+    rest = trade.held + sum((row["qty"] for row in trade.guesses), Decimal(0))
+    last = trade.guesses[-1]
+    forget_guesses(db, trade)
+    if rest > 0:
+        add_adjustments(db, [Adjustment(
+            trade.id, AdjustmentKind.MANUAL_EXIT, last["side"], rest, last["price"], None, last["happened_at"],
+        )], now)
 
 
 def restate_prices(db: TradingDB, trade: Trade, ratio: Decimal, now: datetime) -> None:

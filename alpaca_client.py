@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from queue import SimpleQueue
-from typing import Protocol, cast
+from typing import Protocol, Self, cast
 
 from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
@@ -134,6 +134,17 @@ class Broker:
         self._trading = Line(get_trading_client(settings), f"{settings.base_url} (ALPACA_BASE_URL)", settings, clock)
         self._data = Line(get_data_client(settings), f"{settings.data_url} (ALPACA_DATA_URL)", settings, clock)
         self._recorder = recorder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the broker; a later call opens one again."""
+        self._trading.close()
+        self._data.close()
 
     def record_with(self, recorder: Recorder | None) -> None:
         """Tell this recorder, or nobody, of every read from now on."""
@@ -316,7 +327,7 @@ class Broker:
             exchanges.append((request, reply))
         if heard is None:
             self._record(exchanges)
-        body = reply.json()
+        body = reply.parsed
         if reply.http_status == absent is not None and isinstance(body, dict) and "message" in body:
             return None
         if reply.http_status != 200 or body is None:

@@ -16,6 +16,9 @@ from clock import MARKET_ZONE
 
 LONGEST_WORD = 128
 HIGHEST_NUMBER = Decimal(10) ** 9
+HIGHEST_POSITION = Decimal(10) ** 12  # an account may hold far more than an order of ours can be for
+LOWEST_EXPONENT = -18
+LONGEST_NUMBER = 60
 
 log = logging.getLogger("broker_answers")
 
@@ -117,7 +120,7 @@ def _beginning_of_day(day: str) -> datetime:
 
 def signed_qty(position: Json) -> Decimal:
     """Return the shares of a position, negative for a short one, whether its quantity or only its side says so."""
-    qty = _decimal(position, "qty", None) if isinstance(position, dict) else None
+    qty = _decimal(position, "qty", HIGHEST_POSITION) if isinstance(position, dict) else None
     if qty is None:
         raise BrokerError("the broker sent a position without a quantity")
     return -qty if qty > 0 and position.get("side") == "short" else qty
@@ -126,7 +129,7 @@ def signed_qty(position: Json) -> Decimal:
 def checked_position(position: Json) -> Position:
     """Return a position's shares; without a word about reserved ones all are available. Raises BrokerError."""
     qty = signed_qty(position)
-    available = _decimal(position, "qty_available", None)
+    available = _decimal(position, "qty_available", HIGHEST_POSITION)
     return Position(qty, qty if available is None else min(abs(available), abs(qty)).copy_sign(qty))
 
 
@@ -211,15 +214,18 @@ def number(value: Json) -> Decimal | None:
 
 
 @lru_cache(maxsize=10_000)  # a listing says the same few prices and quantities thousands of times
-def _number(text: str | None, limit: Decimal | None = HIGHEST_NUMBER) -> Decimal | None:
+def _number(text: str | None, limit: Decimal = HIGHEST_NUMBER) -> Decimal | None:
+    # Written out, a number with a huge exponent would fill the memory, and arithmetic on it take for ever.
+    if not text or len(text) > LONGEST_NUMBER:
+        return None
     try:
-        read = Decimal(text or "NaN")
+        read = Decimal(text)
     except InvalidOperation:
         return None
-    return read if read.is_finite() and (limit is None or abs(read) < limit) else None
+    return read if read.is_finite() and abs(read) < limit and read.adjusted() >= LOWEST_EXPONENT else None
 
 
-def _decimal(record: Mapping[str, Json], name: str, limit: Decimal | None = HIGHEST_NUMBER) -> Decimal | None:
+def _decimal(record: Mapping[str, Json], name: str, limit: Decimal = HIGHEST_NUMBER) -> Decimal | None:
     value = record.get(name)
     read = _number(value if value is None else str(value), limit)
     if read is None and value is not None and value != "":
@@ -244,4 +250,5 @@ def _price(trade: Json) -> Decimal | None:
     price = trade.get("p") if isinstance(trade, dict) else None
     if not isinstance(price, Decimal | int) or isinstance(price, bool):
         return None
-    return Decimal(price) if 0 < price < HIGHEST_NUMBER else None
+    read = _number(str(price))
+    return read if read is not None and read > 0 else None

@@ -61,7 +61,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: status and text of the answer, or the transport error in words; `parsed` is the text as JSON."""
+    """What came back: status and text of the answer, or the transport error in words; `parsed` is the text as JSON with
+    numbers as Decimal, or None."""
 
     outcome: Outcome
     http_status: int | None
@@ -70,10 +71,6 @@ class Reply:
     error: str | None
     duration_ms: int
     parsed: Json = field(default=None, repr=False)
-
-    def json(self) -> Json:
-        """Return the answer with numbers as Decimal, or None when it is not JSON."""
-        return self.parsed
 
     def order(self) -> JsonObject:
         """Return the order of an accepted answer, its numbers as Decimal. Raises BrokerError when it is none."""
@@ -113,6 +110,10 @@ class Line:
         secrets = (settings.secret_key, settings.api_key)
         # Inside JSON a slash may come back escaped.
         self._secrets = dict.fromkeys(word for secret in secrets for word in (secret, secret.replace("/", "\\/")))
+
+    def close(self) -> None:
+        """Close the connections that are kept open between calls; a later call opens one again."""
+        self._client._session.close()
 
     def wait_for_room(self) -> None:
         """Wait until the broker takes another request; returns at once unless its last answer said otherwise."""
@@ -197,6 +198,10 @@ class _Wire(HTTPAdapter):
         self.response: requests.Response | None = None
         self.body = b""
         super().__init__(max_retries=0)
+
+    def close(self) -> None:
+        self.response = None  # as long as it is there, its connection is not closed
+        super().close()
 
     def send(self, request: requests.PreparedRequest, *_: Any, **options: Any) -> requests.Response:
         deadline = time.monotonic() + self._timeout

@@ -7,12 +7,12 @@ numeric is Decimal, timestamptz is aware UTC. Identifiers are quoted by the driv
 import json
 import logging
 import select
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg2
 import psycopg2.extensions
@@ -21,6 +21,8 @@ from psycopg2.extras import execute_values, register_default_json, register_defa
 
 from config import get_postgres_config, load_settings
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Row = dict[str, Any]
 Parameters = Mapping[str, Any] | Sequence[Any] | None
 
@@ -48,6 +50,7 @@ SET_SEARCH_PATH = "SELECT set_config('search_path', quote_ident(%(schema)s) || '
 SCHEMA_EXISTS = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
 SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor schema'))"
 PING = "SELECT 1"
+NO_DATA = "02000"  # SQLSTATE of rows that should be there and are not
 
 log = logging.getLogger("db_layer")
 
@@ -257,6 +260,26 @@ class TradingDB:
         except DatabaseError:
             # The connection is gone and the server has rolled back; the cause is already on its way up.
             self.close()
+
+
+def write_each(
+    items: Sequence[Item], write: Callable[[Sequence[Item]], Result], refused: Callable[[Item, DatabaseError], None],
+) -> list[Result]:
+    """Write all at once, or where the database refuses one by one, and return what the writing returned.
+
+    `refused` is told of each that it does not take. Raises DatabaseError when the connection is lost.
+    """
+    if not items:
+        return []
+    try:
+        return [write(items)]
+    except DatabaseError as error:
+        if error.lost_connection:
+            raise
+        if len(items) == 1:
+            refused(items[0], error)
+            return []
+    return [result for item in items for result in write_each([item], write, refused)]
 
 
 class _ParameterNumbers(dict[str, str]):

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from audit_trail import AlertLevel, raise_alert
-from db_layer import DatabaseError, Row, TradingDB
+from audit_trail import AlertKind, AlertLevel, raise_alert
+from db_layer import DatabaseError, Row, TradingDB, write_each
+from order_comparison import Heard
 from order_life import Fill, decimal_text
 
 # An order of ours is known by its client id from before it is sent, so it is never taken for somebody else's.
@@ -79,7 +79,6 @@ ORDER BY fill.filled_at, fill.id
 """
 
 SIDES = {"buy": "buy", "sell": "sell", "sell_short": "sell"}
-Heard = Mapping[str, Any]
 
 
 def note_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) -> None:
@@ -88,25 +87,12 @@ def note_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) 
     One that the database refuses is an alert. Raises DatabaseError.
     """
     known = {order["id"]: order for order in orders if order.get("symbol") and order.get("side") in ("buy", "sell")}
-    if not known:
-        return
-    try:
-        _write_external_orders(db, list(known.values()), now)
-    except DatabaseError as error:
-        if error.lost_connection:
-            raise
-        for order in known.values():
-            _write_alone(db, order, now)
 
-
-def _write_alone(db: TradingDB, order: Heard, now: datetime) -> None:
-    try:
-        _write_external_orders(db, [order], now)
-    except DatabaseError as error:
-        if error.lost_connection:
-            raise
+    def refused(order: Heard, error: DatabaseError) -> None:
         message = f"order {order['id']} on the account was not placed here and cannot be stored: {error}"
-        raise_alert(db, AlertLevel.CRITICAL, "order_not_recorded", order["id"], message, now)
+        raise_alert(db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_RECORDED, order["id"], message, now)
+
+    write_each(list(known.values()), lambda heard: _write_external_orders(db, heard, now), refused)
 
 
 def _write_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime) -> None:
@@ -123,16 +109,23 @@ def _write_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime
             shares = decimal_text(row["qty"]) if row["qty"] is not None else "an amount of"
             order = f"{row['alpaca_order_id']} on the account ({row['side']} {shares} {row['symbol']})"
             message = f"order {order} was not placed here"
-            raise_alert(db, AlertLevel.WARNING, "external_order", row["symbol"], message, now)
+            raise_alert(db, AlertLevel.WARNING, AlertKind.EXTERNAL_ORDER, row["symbol"], message, now)
 
 
 def add_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> list[Heard]:
     """Write executions of known orders, each once; return those that were new.
 
-    One on the other side than its order is not written but an alert. Raises DatabaseError.
+    One on the other side than its order, or that the database refuses, is not written but an alert. Raises
+    DatabaseError.
     """
-    if not fills:
-        return []
+    def refused(fill: Heard, error: DatabaseError) -> None:
+        message = f"execution {fill['id']} of order {fill['order_id']} cannot be stored and is left out: {error}"
+        raise_alert(db, AlertLevel.CRITICAL, AlertKind.EXECUTION_NOT_RECORDED, fill["id"], message, now)
+
+    return [fill for new in write_each(fills, lambda heard: _write_fills(db, heard, now), refused) for fill in new]
+
+
+def _write_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> list[Heard]:
     added = db.execute_query(ADD_FILLS, {
         "order_ids": [fill["order_id"] for fill in fills], "execution_ids": [fill["id"] for fill in fills],
         "sides": [SIDES.get(str(fill.get("side"))) for fill in fills],
@@ -143,7 +136,7 @@ def add_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> list[Hear
     for row in added:
         if row["order_side"] is not None:
             message = f"execution {row['execution_id']} is not a {row['order_side']} as its order is; it was left out"
-            raise_alert(db, AlertLevel.CRITICAL, "odd_execution", row["execution_id"], message, now)
+            raise_alert(db, AlertLevel.CRITICAL, AlertKind.ODD_EXECUTION, row["execution_id"], message, now)
     return [fill for fill in fills if fill["id"] in new]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from audit_trail import AlertLevel, raise_alert
+from audit_trail import AlertKind, AlertLevel, raise_alert
 from db_layer import TradingDB
 
 READ_CONTROL = "SELECT state, reason, changed_by, changed_at FROM audit.trading_control ORDER BY id DESC LIMIT 1"
@@ -47,7 +47,7 @@ def change_control(db: TradingDB, state: TradingState, reason: str, changed_by: 
     """Switch, and raise an alert that says so. Raises DatabaseError."""
     db.execute_update(WRITE_CONTROL, {"state": state, "reason": reason, "changed_by": changed_by, "now": now})
     message = f"trading is {state} since {now:%Y-%m-%d %H:%M} UTC, by {changed_by}: {reason}"
-    raise_alert(db, AlertLevel.WARNING, "trading_control", state, message, now)
+    raise_alert(db, AlertLevel.WARNING, AlertKind.TRADING_CONTROL, state, message, now)
 
 
 def entries_allowed(db: TradingDB) -> bool:

@@ -18,23 +18,23 @@ from analysis_rows import AnalysisRow, AnalysisRows
 from audit_trail import finish_decision
 from clock import Clock
 from config import Limits
-from db_layer import DatabaseError, Row, TradingDB
+from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, NewTrade, parse_decision
 from kill_switch import entries_allowed
 from log_setup import printable
 from order_desk import OrderDesk
 from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, OrderStatus, decimal_text
 from order_news import alert_amended
-from order_records import LOCK_GROUP, UNSENT, Intent, add_intent, set_status
+from order_records import Intent, add_intent, lock_if_unsent, set_status
 from risk_gate import Situation, check_age
+from trade import Trade, TradeEnd
 from trade_book import load_trades, reload
-from trade_records import Trade, TradeEnd, add_trade, end_trades
+from trade_records import add_trade, end_trades
 
 LONGEST_SHOWN = 80
 # A person may replace an order in the broker's app while it is being cancelled; the successor is cancelled too.
 MOST_SUCCESSORS = 3
 UNDER_WAY = "the cancel is under way"
-NO_DATA = "02000"  # SQLSTATE
 
 FIND_BY_ORDER = """
 SELECT orders.order_type, journal.id AS journal_id, journal.trade_id
@@ -290,8 +290,7 @@ def claim_trade(db: TradingDB, trade: Trade) -> bool:
 
 def take_back(db: TradingDB, order_id: int, now: datetime) -> bool:
     """End an order that was never sent, in the open transaction; False when it was sent, or is being sent."""
-    db.execute_query(LOCK_GROUP, {"id": order_id})
-    unsent = bool(db.execute_query(UNSENT, {"id": order_id}))
+    unsent = bool(lock_if_unsent(db, order_id))
     if unsent:
         set_status(db, order_id, OrderStatus.CANCELLED, now)
     return unsent

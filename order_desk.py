@@ -13,6 +13,7 @@ from typing import Any
 from alpaca_client import Broker, BrokerError, Exchange, Outcome, Reply, Request, same_order
 from analysis_rows import AnalysisRows
 from audit_trail import (
+    AlertKind,
     AlertLevel,
     OrderState,
     Payload,
@@ -35,6 +36,7 @@ from broker_answers import has_id
 from clock import Clock
 from db_layer import DatabaseError, Row, TradingDB
 from kill_switch import entries_allowed
+from order_comparison import find_changes
 from order_life import (
     ENDED,
     DecisionStatus,
@@ -47,17 +49,16 @@ from order_life import (
 )
 from order_news import OrderNews, alert_amended
 from order_records import (
-    COUNT_MISSED_LOOKUP,
-    LAST_SUBMITTED,
-    LOAD_GROUP,
-    LOCK_GROUP,
-    UNSENT,
-    UNSETTLED,
     apply_changes,
-    find_changes,
+    count_missed_lookup,
+    last_submitted,
+    load_group,
+    lock_if_unsent,
     set_status,
+    unsettled,
 )
-from trade_records import TradeEnd, end_trades
+from trade import TradeEnd
+from trade_records import end_trades
 
 SOURCE = "alpaca"
 PENDING_CANCEL = "pending_cancel"
@@ -103,9 +104,10 @@ class OrderDesk:
         """
         self._broker.wait_for_room()
         with self._db.transaction():
-            order, *legs = self._db.execute_query(LOCK_GROUP, {"id": order_id})
-            if not self._db.execute_query(UNSENT, {"id": order_id}):
+            unsent = lock_if_unsent(self._db, order_id)
+            if not unsent:
                 return None
+            order, *legs = unsent
             if order["order_type"] == OrderRole.ENTRY and not entries_allowed(self._db):
                 return None
             request = self._broker.order_request(order_body(order, legs))
@@ -134,7 +136,13 @@ class OrderDesk:
         Our own books come first: a row that is gone, locked or guarded by a trigger is an alert, and a later pass of
         the executor marks it. Raises DatabaseError when the alert cannot be written either.
         """
-        (outcome,) = self._db.execute_query(OUTCOME_OF_ENTRY, {"id": order_id})
+        found = self._db.execute_query(OUTCOME_OF_ENTRY, {"id": order_id})
+        if not found:
+            words = f"order {order_id} or its decision is gone from the books, so no row can be marked"
+            now = self._clock.now()
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_WITHOUT_DECISION, str(order_id), words, now)
+            return
+        outcome = found[0]
         row_key, order_id_heard = outcome["analysis_row_key"], outcome["alpaca_order_id"]
         placed = order_id_heard is not None
         over = outcome["status"] in (DecisionStatus.FAILED, DecisionStatus.CANCELLED)
@@ -160,10 +168,11 @@ class OrderDesk:
         except DatabaseError as error:
             problem = str(error)
         if problem is None:
-            resolve_alerts(self._db, ("decision_row_not_marked", "decision_left_alone"), (row_key,), now)
+            over = AlertKind.DECISION_ROW_NOT_MARKED, AlertKind.DECISION_LEFT_ALONE
+            resolve_alerts(self._db, over, (row_key,), now)
             return
         message = f"row {row_key} of analysis_decision was not marked: {problem}"
-        raise_alert(self._db, AlertLevel.WARNING, "decision_row_not_marked", row_key, message, now)
+        raise_alert(self._db, AlertLevel.WARNING, AlertKind.DECISION_ROW_NOT_MARKED, row_key, message, now)
 
     def cancel(self, order: Row) -> bool:
         """Ask the broker to cancel an order and wait for its word; True when the order has ended, however it did.
@@ -187,7 +196,7 @@ class OrderDesk:
 
         Raises DatabaseError and BrokerError.
         """
-        rows = self._db.execute_query(LOAD_GROUP, {"id": order_id})
+        rows = load_group(self._db, order_id)
         heard = self._broker.get_order(rows[0]["alpaca_order_id"]) if rows[0]["alpaca_order_id"] else None
         if heard is None:
             return False
@@ -202,7 +211,7 @@ class OrderDesk:
 
         Whatever goes wrong with one does not hold up the others. Raises DatabaseError.
         """
-        for order in self._db.execute_query(UNSETTLED, {"now": self._clock.now()}):
+        for order in unsettled(self._db, self._clock.now()):
             try:
                 self.look_up(order["id"])
             except BrokerError as error:
@@ -213,36 +222,34 @@ class OrderDesk:
                 log.exception("an unknown order was not settled", extra={"order": order["id"]})
                 name = order["client_order_id"] or str(order["id"])
                 words = f"what became of order {name} was not found out: {type(error).__name__}: {error}"
-                raise_alert(self._db, AlertLevel.CRITICAL, "order_not_settled", name, words, self._clock.now())
+                raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_SETTLED, name, words, self._clock.now())
 
     def look_up(self, order_id: int) -> bool:
         """Ask for an order by our id; True when the broker has it. What it does not know counts only in the end.
 
         Raises DatabaseError and BrokerError. Source: docs/architecture.md, unknown outcomes.
         """
-        rows = self._db.execute_query(LOAD_GROUP, {"id": order_id})
+        rows = load_group(self._db, order_id)
         order, legs = rows[0], rows[1:]
         heard = self._broker.find_order(order["client_order_id"])
         if heard is None:
             self._count_missed(order, legs)
             return False
         if not same_order(order_body(order, legs), heard):
-            message = f"the broker has another order under {order['client_order_id']}; nothing was done about it"
-            raise_alert(
-                self._db, AlertLevel.CRITICAL, "order_mismatch", order["client_order_id"], message, self._clock.now(),
-            )
+            name, now = order["client_order_id"], self._clock.now()
+            message = f"the broker has another order under {name}; nothing was done about it"
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_MISMATCH, name, message, now)
             return False
         self.news.hear(rows, [heard])
         return True
 
     def _count_missed(self, order: Row, legs: list[Row]) -> None:
-        submitted_at: datetime = self._db.execute_query(LAST_SUBMITTED, {"id": order["id"]})[0]["at"]
+        submitted_at = last_submitted(self._db, order["id"])
         now = self._clock.now()
         # A message may still be on its way until both ends must have given up on it.
         if now - submitted_at < timedelta(seconds=2 * self._broker.timeout_seconds):
             return
-        missed = self._db.execute_query(COUNT_MISSED_LOOKUP, {"id": order["id"], "now": now})[0]["missed_lookups"]
-        if missed < LOOKUPS_BEFORE_NOT_PLACED:
+        if count_missed_lookup(self._db, order["id"], now) < LOOKUPS_BEFORE_NOT_PLACED:
             return
         listed = self._broker.list_orders(submitted_at - timedelta(minutes=1))
         if any(heard.get("client_order_id") == order["client_order_id"] for heard in listed):
@@ -254,6 +261,7 @@ class OrderDesk:
     def _conclude_not_placed(self, order: Row, legs: list[Row]) -> None:
         now = self._clock.now()
         record_order_states(self._db, [_never_arrived(row) for row in (order, *legs)], now)
+        resolve_alerts(self._db, (AlertKind.ORDER_NOT_SETTLED,), (order["client_order_id"],), now)
         if order["order_type"] != OrderRole.ENTRY:
             set_status(self._db, order["id"], OrderStatus.INTENDED, now)
             return
@@ -271,7 +279,7 @@ class OrderDesk:
 
     def _settle(self, order_id: int, reply: Reply) -> None:
         now = self._clock.now()
-        rows = self._db.execute_query(LOCK_GROUP, {"id": order_id})
+        rows = load_group(self._db, order_id, lock=True)
         order = rows[0]
         if reply.outcome is Outcome.ACCEPTED:
             changes = find_changes(rows, [reply.order()])
@@ -294,7 +302,7 @@ class OrderDesk:
             "cancel it at the broker, and close what it has filled"
         )
         now = self._clock.now()
-        raise_alert(self._db, AlertLevel.CRITICAL, "late_order", order["client_order_id"], message, now)
+        raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.LATE_ORDER, order["client_order_id"], message, now)
 
     def _send_cancel(self, alpaca_order_id: str) -> None:
         self._broker.wait_for_room()
@@ -320,7 +328,7 @@ class OrderDesk:
         return self._policy.payload(request_text(request.method, request.path, request.params, request.body))
 
     def _record_answer(self, execution_ids: list[int], reply: Reply) -> None:
-        body = reply.json() if reply.outcome is Outcome.REFUSED else None
+        body = reply.parsed if reply.outcome is Outcome.REFUSED else None
         record_answer(
             self._db, execution_ids, EXECUTION_OF_OUTCOME[reply.outcome],
             self._policy.payload(self._response_text(reply)), self._clock.now(), http_status=reply.http_status,

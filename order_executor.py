@@ -5,6 +5,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -12,11 +13,11 @@ from enum import StrEnum
 import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Outcome
 from analysis_rows import AnalysisRow
-from audit_trail import AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
+from audit_trail import AlertKind, AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
-from db_layer import DatabaseError, Row, TradingDB
+from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, OrderType, parse_decision
 from kill_switch import entries_allowed
 from order_changes import (
@@ -33,9 +34,11 @@ from order_changes import (
 from order_life import DecisionStatus, ExitReason, JournalStatus
 from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
+from pass_log import PassLog
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, record_checks
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before
-from trade_records import Trade, TradeEnd, end_trades
+from trade import Trade, TradeEnd
+from trade_records import end_trades
 
 STRATEGY = "n8n_analysis"
 STRATEGY_VERSION = "1"
@@ -48,8 +51,9 @@ TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended(%(analysis_id)s, 0))
 # Claimed earlier, and what became of it provably never reached the broker.
 UNSENT_ENTRIES = """
 SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale
-FROM order_execution orders JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
-WHERE orders.order_status = 'intended' AND orders.order_type = 'ENTRY' AND decision.status = 'pending'
+FROM order_execution orders LEFT JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
+WHERE orders.order_status = 'intended' AND orders.order_type = 'ENTRY'
+  AND (decision.status = 'pending' OR decision.id IS NULL)
 ORDER BY orders.id
 """
 
@@ -96,7 +100,7 @@ class OrderExecutor:
         self, test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None,
         clock: Clock | None = None, settings: Settings | None = None,
     ) -> None:
-        parts = build_parts(test_mode, db, broker, clock, settings, "order_executor")
+        self._parts = parts = build_parts(test_mode, db, broker, clock, settings, "order_executor")
         self._settings = parts.settings
         self._db = parts.db
         self._broker = parts.broker
@@ -106,13 +110,18 @@ class OrderExecutor:
         self._changes = OrderChanges(parts.db, parts.clock, parts.desk, parts.analysis, parts.settings.limits)
         self._results: Counter[Result] = Counter()
 
+    def close(self) -> None:
+        """Close the connections that were opened for it."""
+        self._parts.close()
+
     def run(self) -> Counter[Result]:
         """Carry out what is approved and return how many decisions came to which result.
 
         Raises DatabaseError and BrokerError when the pass cannot do its work.
         """
         self._results = Counter()
-        self._broker.account()
+        with PassLog(self._db, self._clock).reading("account"):
+            self._broker.account()
         self._desk.settle_unfinished()
         unreached = self._resume_changes()
         self._resume_unsent()
@@ -285,7 +294,7 @@ class OrderExecutor:
 
     def _leave_alone(self, row_key: str, error: DatabaseError) -> Result:
         message = f"row {row_key} of analysis_decision cannot be worked on: {error}"
-        raise_alert(self._db, AlertLevel.WARNING, "decision_left_alone", row_key, message, self._clock.now())
+        raise_alert(self._db, AlertLevel.WARNING, AlertKind.DECISION_LEFT_ALONE, row_key, message, self._clock.now())
         return Result.WAITING
 
     def _resume_changes(self) -> set[str]:
@@ -323,6 +332,9 @@ class OrderExecutor:
     def _resume_unsent(self) -> None:
         for order in self._db.execute_query(UNSENT_ENTRIES):
             claimed_at, now = order["claimed_at"], self._clock.now()
+            if claimed_at is None:
+                self._leave_alone(f"of order {order['id']}", DatabaseError("its decision is gone", NO_DATA))
+                continue
             refusal = too_old(self._settings.limits, order["decision_rationale"], claimed_at, now)
             row_key = order["analysis_row_key"]
             if refusal is not None:
@@ -415,11 +427,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
-    executor = OrderExecutor(options.test_mode, settings=settings)
-    if options.dry_run:
-        show("\n".join(executor.preview()) or "No approved decisions are waiting.")
-        return EXIT_DONE
-    results = executor.run()
+    with closing(OrderExecutor(options.test_mode, settings=settings)) as executor:
+        if options.dry_run:
+            show("\n".join(executor.preview()) or "No approved decisions are waiting.")
+            return EXIT_DONE
+        results = executor.run()
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
     failed = any(results[result] for result in (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED))
     return EXIT_FAILED if failed else EXIT_DONE

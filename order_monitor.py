@@ -5,6 +5,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 
@@ -19,10 +20,10 @@ from decision import TradeStyle
 from order_life import ENDED, ExitReason, JournalStatus, OrderStatus, decimal_text
 from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
-from pass_log import Event, PassLog
-from protection import ALERTS, Protection
-from trade_book import conclude, load_open_trades, reload, settle_estimates
-from trade_records import Trade
+from pass_log import ALERTS_OF_TRADE, Event, PassLog
+from protection import Protection
+from trade import Trade
+from trade_book import conclude, give_way, load_open_trades, reload, settle_estimates
 
 log = logging.getLogger("order_monitor")
 
@@ -34,7 +35,7 @@ class OrderMonitor:
         self, test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None,
         clock: Clock | None = None, settings: Settings | None = None,
     ) -> None:
-        parts = build_parts(test_mode, db, broker, clock, settings, "order_monitor")
+        self._parts = parts = build_parts(test_mode, db, broker, clock, settings, "order_monitor")
         self._db = parts.db
         self._broker = parts.broker
         self._clock = parts.clock
@@ -43,13 +44,19 @@ class OrderMonitor:
         self._sync = AccountSync(parts.db, parts.broker, parts.clock, parts.desk)
         self._begin()
 
+    def close(self) -> None:
+        """Close the connections that were opened for it."""
+        self._parts.close()
+
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
         self._begin()
-        self._broker.account()
+        with self._found.reading("account"):
+            self._broker.account()
         self._desk.settle_unfinished()
         self.sync_order_status()
         trades = load_open_trades(self._db, self._found, self._sync.rows)
+        trades = give_way(self._db, trades, self._found, self._clock.now())
         self._keep_books(trades)
         self._found.tolerate("day trades", partial(self._flatten_day_trades, trades))
         for trade in trades:
@@ -62,7 +69,8 @@ class OrderMonitor:
 
     def sync_order_status(self) -> None:
         """Write down what the broker says of orders and executions. Raises DatabaseError and BrokerError."""
-        self._sync.orders(self._found)
+        with self._found.reading("orders"):
+            self._sync.orders(self._found)
         # Profit can wait for the executions, protection cannot.
         self._found.tolerate("fills", self._sync_fills)
 
@@ -78,7 +86,7 @@ class OrderMonitor:
         """End trades whose shares are all gone, or whose entry ended with nothing filled. Raises DatabaseError."""
         with self._db.transaction():
             ends = conclude(self._db, trades, self._clock.now())
-            self._found.resolve((*ALERTS, "too_many_exits"), [trade.name for trade in trades])
+            self._found.resolve(ALERTS_OF_TRADE, [trade.name for trade in trades])
         closed = sum(end.status is JournalStatus.CLOSED for end in ends)
         self._found.events[Event.CLOSED] += closed
         self._found.events[Event.ENDED_UNFILLED] += len(ends) - closed
@@ -164,7 +172,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
-    events = OrderMonitor(options.test_mode, settings=settings).run()
+    with closing(OrderMonitor(options.test_mode, settings=settings)) as monitor:
+        events = monitor.run()
     show(", ".join(f"{event}: {events[event]}" for event in Event if events[event]) or "Nothing changed.")
     return EXIT_FAILED if events[Event.UNREACHED] else EXIT_DONE
 

@@ -1,23 +1,14 @@
 """Writes down what the broker says of our orders: changes, the orders that replaced them, and alerts about both."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
-from audit_trail import AlertLevel, raise_alert
+from audit_trail import AlertKind, AlertLevel, raise_alert
 from clock import Clock
-from db_layer import DatabaseError, Row, TradingDB
+from db_layer import DatabaseError, Row, TradingDB, write_each
+from order_comparison import Change, Heard, Successor, end_of_replaced, find_changes, find_successors
 from order_life import JournalStatus, OrderRole, OrderStatus, decimal_text
-from order_records import (
-    LOAD_HEARD,
-    Change,
-    Successor,
-    add_successors,
-    apply_changes,
-    end_of_replaced,
-    find_changes,
-    find_successors,
-)
+from order_records import LOAD_HEARD, add_successors, apply_changes
 
 AMENDED_TRADE = """
 SELECT journal.trade_id FROM audit.trade_decisions decision
@@ -36,7 +27,7 @@ class OrderNews:
         self._mark = mark
 
     def hear(
-        self, rows: Sequence[Row], orders: Sequence[Mapping[str, Any]],
+        self, rows: Sequence[Row], orders: Sequence[Heard],
     ) -> tuple[list[Change], list[Row] | None]:
         """Write down what the broker says of these rows' orders; orders that replaced them get rows too.
 
@@ -64,32 +55,21 @@ class OrderNews:
 
     def _add_successors(self, successors: Sequence[Successor]) -> tuple[list[Row], set[int]]:
         """Write the orders that replaced ours; return their rows, and the ids of the rows whose successor has none."""
-        refusals: dict[str, str] = {}
-        try:
-            add_successors(self._db, successors, self._clock.now())
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            refusals = {successor.order["id"]: self._add_successor_alone(successor) for successor in successors}
+        refusals: dict[str, DatabaseError] = {}
+        write_each(
+            successors, lambda some: add_successors(self._db, some, self._clock.now()),
+            lambda successor, error: refusals.update({successor.order["id"]: error}),
+        )
         ids = [successor.order["id"] for successor in successors]
         added = self._db.execute_query(LOAD_HEARD, {"alpaca_order_ids": ids})
         written = {row["alpaca_order_id"] for row in added}
         unwritten = [successor for successor in successors if successor.order["id"] not in written]
+        now = self._clock.now()
         for new, old in ((successor.order, successor.row) for successor in unwritten):
-            why = refusals.get(new["id"]) or f"its client id {new['client_order_id']} is that of another order"
+            why = refusals.get(new["id"]) or f"its client id {new.get('client_order_id')} is that of another order"
             words = f"order {new['id']}, which replaced {old['client_order_id']}, cannot be stored: {why}"
-            raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", new["id"], words, self._clock.now())
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_RECORDED, new["id"], words, now)
         return added, {successor.row["id"] for successor in unwritten}
-
-    def _add_successor_alone(self, successor: Successor) -> str:
-        """Write one successor; return why the database refuses it, or nothing."""
-        try:
-            add_successors(self._db, [successor], self._clock.now())
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            return str(error)
-        return ""
 
     def _alert_changed_entry(self, change: Change) -> None:
         row, qty = change.row, change.order["qty"]
@@ -100,48 +80,38 @@ class OrderNews:
                 f"the broker changed the entry {row['client_order_id']} {shares}; its stop and its target are the old "
                 "ones: amend or cancel it"
             )
-            name = row["client_order_id"]
-            raise_alert(self._db, AlertLevel.CRITICAL, "order_changed_by_broker", name, words, self._clock.now())
+            name, now = row["client_order_id"], self._clock.now()
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_CHANGED_BY_BROKER, name, words, now)
 
     def _alert_late_fill(self, change: Change) -> None:
         row, filled = change.row, change.order["filled_qty"]
         if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED) and filled > row["filled_qty"]:
             shares, name = decimal_text(filled - row["filled_qty"]), row["client_order_id"]
             words = f"order {name} filled {shares} shares after {row['trade_id']} was over; the trade is taken up again"
-            raise_alert(self._db, AlertLevel.CRITICAL, "late_fill", name, words, self._clock.now())
+            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.LATE_FILL, name, words, self._clock.now())
 
     def apply(self, changes: list[Change]) -> dict[int, Row]:
         """Write changes and return the rows that took them; the row of a decision whose entry is new is marked too.
 
         Raises DatabaseError.
         """
-        if not changes:
-            return {}
-        try:
-            with self._db.transaction():
-                taken = apply_changes(self._db, changes, self._clock.now())
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            taken = {id: row for change in changes for id, row in self._apply_alone(change).items()}
+        taken: dict[int, Row] = {}
+        for rows in write_each(changes, self._write, self._alert_not_recorded):
+            taken |= rows
         for change in changes:
             if change.row["alpaca_order_id"] is None and change.row["order_type"] == OrderRole.ENTRY:
                 self._mark(change.row["id"])
         self.alert_rejected(changes)
         return taken
 
-    def _apply_alone(self, change: Change) -> dict[int, Row]:
-        """Write one change, so that one the database refuses does not hold up the others."""
-        now = self._clock.now()
-        try:
-            with self._db.transaction():
-                return apply_changes(self._db, [change], now)
-        except DatabaseError as error:
-            if error.lost_connection:
-                raise
-            message = f"what the broker says of order {change.order['id']} cannot be stored: {error}"
-            raise_alert(self._db, AlertLevel.CRITICAL, "order_not_recorded", change.order["id"], message, now)
-            return {}
+    def _write(self, changes: Sequence[Change]) -> dict[int, Row]:
+        with self._db.transaction():
+            return apply_changes(self._db, changes, self._clock.now())
+
+    def _alert_not_recorded(self, change: Change, error: DatabaseError) -> None:
+        name = change.order["id"]
+        message = f"what the broker says of order {name} cannot be stored: {error}"
+        raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_RECORDED, name, message, self._clock.now())
 
     def alert_rejected(self, changes: Sequence[Change]) -> None:
         """Raise the alert of an amend whose new order the broker took and then rejected."""
@@ -157,4 +127,4 @@ def alert_amended(db: TradingDB, decision_id: int, reason: str, now: datetime) -
     """Raise the alert that an amend took an order away and placed none; nothing for other decisions."""
     for trade in db.execute_query(AMENDED_TRADE, {"id": decision_id}):
         message = f"the order of {trade['trade_id']} is cancelled, and the one to replace it came to nothing: {reason}"
-        raise_alert(db, AlertLevel.CRITICAL, "amended_without_order", trade["trade_id"], message, now)
+        raise_alert(db, AlertLevel.CRITICAL, AlertKind.AMENDED_WITHOUT_ORDER, trade["trade_id"], message, now)

@@ -1,22 +1,20 @@
 """The rows of `order_execution`: intents written, and what the broker says applied to them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
-from audit_trail import AlertLevel, OrderState, raise_alert, record_order_states
-from db_layer import Row, TradingDB
+from audit_trail import AlertKind, AlertLevel, OrderState, raise_alert, record_order_states, resolve_alerts
+from db_layer import NO_DATA, DatabaseError, Row, TradingDB
+from order_comparison import TERMS, Change, Successor, is_strange
 from order_life import (
-    ENDED,
     EXECUTION_OF_ORDER,
     ORDER_MOVES,
     ExitReason,
     OrderRole,
     OrderStatus,
     before,
-    heard_status,
 )
 
 # An intent whose request was committed but whose answer was not is as unknown as a lost answer.
@@ -155,10 +153,6 @@ LAST_SUBMITTED = """
 SELECT max(submitted_at) AS at FROM audit.trade_executions WHERE order_execution_id = %(id)s
 """
 
-TERMS = ("qty", "limit_price", "stop_price")
-Heard = Mapping[str, Any]
-
-
 @dataclass(frozen=True)
 class Intent:
     """An order about to be written down; shares and dollars."""
@@ -175,23 +169,6 @@ class Intent:
     stop_price: Decimal | None = None
     parent_order_id: int | None = None
     exit_reason: ExitReason | None = None
-
-
-@dataclass(frozen=True)
-class Successor:
-    """An order of the broker that replaced the order of a row."""
-
-    row: Row
-    order: Heard
-
-
-@dataclass(frozen=True)
-class Change:
-    """What the broker says about one row that the row does not say yet."""
-
-    row: Row
-    status: OrderStatus
-    order: Heard
 
 
 def listing_start(db: TradingDB) -> datetime | None:
@@ -213,55 +190,42 @@ def add_intent(db: TradingDB, intent: Intent, now: datetime) -> int:
     }))
 
 
-def find_changes(rows: Sequence[Row], orders: Iterable[Heard]) -> list[Change]:
-    """Compare rows with the broker's orders (legs under their parents) and return what is new.
+def load_group(db: TradingDB, order_id: int, lock: bool = False) -> list[Row]:
+    """Return an order and its leg, locked in the open transaction if so asked.
 
-    A row whose order is not among them is left alone, and so is one whose order claims fewer fills than before.
+    Raises DatabaseError, also when the order or its trade is gone.
     """
-    known = {member["id"]: member for order in orders for member in (order, *order["legs"])}
-    told = known.keys() | {row["alpaca_order_id"] for row in rows}
-    rows = [row for row in rows if row["alpaca_order_id"] is None or row["alpaca_order_id"] in known]
-    by_client_id = {order.get("client_order_id"): order for order in known.values()}
-    found = {row["id"]: order for row in rows if (order := _order_of(row, known, by_client_id))}
-    pairs = [(row, found.get(row["id"]) or _leg_of(row, found.get(row["parent_order_id"]))) for row in rows]
-    # An order is not over while the one that replaced it is not known: the trade would end with it.
-    changes = [
-        _change(row, order) for row, order in pairs
-        if order is not None and (order.get("replaced_by") is None or order["replaced_by"] in told)
-    ]
-    return [change for change in changes if change is not None]
+    rows = db.execute_query(LOCK_GROUP if lock else LOAD_GROUP, {"id": order_id})
+    if not rows or rows[0]["id"] != order_id:
+        raise DatabaseError(f"order {order_id} or its trade is gone from the books", NO_DATA)
+    return rows
 
 
-def find_successors(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Successor]:
-    """Return the orders that replaced orders of these rows (by hand, or by the broker) and have no row yet.
+def lock_if_unsent(db: TradingDB, order_id: int) -> list[Row]:
+    """Lock an intended order and its leg in the open transaction; none when it was sent, or is being sent.
 
-    The new order names the old one, and is for the same symbol and side; a listing may show the leg of an OCO only as
-    it is now.
+    Raises DatabaseError, also when the order or its trade is gone.
     """
-    rows = list(rows)
-    by_id = {row["alpaca_order_id"]: row for row in rows if row["alpaca_order_id"] is not None}
-    found = []
-    for new in (member for order in orders for member in (order, *order["legs"])):
-        old = by_id.get(new.get("replaces"))
-        if old is not None and new["id"] not in by_id and _may_replace(old, new):
-            found.append(Successor(old, new))
-    return found
+    rows = load_group(db, order_id, lock=True)
+    return rows if db.execute_query(UNSENT, {"id": order_id}) else []
 
 
-def _may_replace(old: Row, new: Heard) -> bool:
-    same = (new.get("symbol"), new.get("side")) == (old["symbol"], old["side"])
-    return same and new["qty"] is not None and new["qty"] > 0 and bool(new.get("client_order_id"))
+def unsettled(db: TradingDB, now: datetime) -> list[Row]:
+    """Return the orders whose outcome nobody knows, those of interrupted processes included. Raises DatabaseError."""
+    return db.execute_query(UNSETTLED, {"now": now})
 
 
-def end_of_replaced(successor: Successor, orders: Iterable[Heard]) -> Change | None:
-    """Return the end of an order that was replaced and is not listed any more, or None where the listing tells it."""
-    row, new = successor.row, successor.order
-    listed = {member["id"] for order in orders for member in (order, *order["legs"])}
-    if row["alpaca_order_id"] in listed or new["status"] == "rejected" or OrderStatus(row["order_status"]) in ENDED:
-        return None
-    unchanged = ("filled_qty", "filled_avg_price", "filled_at", "client_order_id", *TERMS)
-    old = {name: row[name] for name in unchanged} | {"id": row["alpaca_order_id"], "status": "replaced"}
-    return Change(row, OrderStatus.REPLACED, old)
+def last_submitted(db: TradingDB, order_id: int) -> datetime:
+    """Return when an order was last sent. Raises DatabaseError, also when nothing says that it was."""
+    at: datetime | None = db.execute_query(LAST_SUBMITTED, {"id": order_id})[0]["at"]
+    if at is None:
+        raise DatabaseError(f"nothing is left that says when order {order_id} was sent", NO_DATA)
+    return at
+
+
+def count_missed_lookup(db: TradingDB, order_id: int, now: datetime) -> int:
+    """Count that the broker did not know an order, and return how often it did not. Raises DatabaseError."""
+    return int(db.execute_query(COUNT_MISSED_LOOKUP, {"id": order_id, "now": now})[0]["missed_lookups"])
 
 
 def add_successors(db: TradingDB, successors: Sequence[Successor], now: datetime) -> None:
@@ -272,7 +236,7 @@ def add_successors(db: TradingDB, successors: Sequence[Successor], now: datetime
     db.execute_update(ADD_SUCCESSORS, {
         "old_ids": [successor.row["id"] for successor in successors],
         "alpaca_order_ids": [order["id"] for order in orders],
-        "client_order_ids": [order["client_order_id"] for order in orders],
+        "client_order_ids": [order.get("client_order_id") for order in orders],
         "broker_statuses": [order["status"] for order in orders], "qtys": [order["qty"] for order in orders],
         "limit_prices": [order["limit_price"] for order in orders],
         "stop_prices": [order["stop_price"] for order in orders], "now": now,
@@ -302,6 +266,7 @@ def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> di
     })}
     states = [(_state(row), _state(change.row)) for change, row in zip(changes, changed, strict=True)]
     record_order_states(db, [new for new, old in states if new.order_id in taken and new != old], now)
+    _end_alerts(db, [change for change in changes if change.row["id"] in taken], now)
     return {row["id"]: row for row in changed if row["id"] in taken}
 
 
@@ -315,52 +280,20 @@ def set_status(db: TradingDB, order_id: int, status: OrderStatus, now: datetime)
     db.execute_update(SET_STATUS, {"id": order_id, "status": str(status), "allowed": allowed, "now": now})
 
 
-def _order_of(
-    row: Row, known: Mapping[str, Heard], by_client_id: Mapping[str | None, Heard],
-) -> Heard | None:
-    order = known.get(row["alpaca_order_id"])
-    if order is None and row["alpaca_order_id"] is None:
-        claimed = by_client_id.get(row["client_order_id"])
-        same = claimed is not None and (claimed["qty"], claimed.get("side")) == (row["qty"], row["side"])
-        order = claimed if same else None
-    return order
-
-
-def _leg_of(row: Row, parent: Heard | None) -> Heard | None:
-    if parent is None or row["parent_order_id"] is None or row["alpaca_order_id"] is not None:
-        return None
-    return next((leg for leg in parent["legs"] if leg["stop_price"] is not None), None)
-
-
-def _change(row: Row, order: Heard) -> Change | None:
-    present = OrderStatus(row["order_status"])
-    status = heard_status(order["status"], order["filled_qty"])
-    if status is None:
-        status = OrderStatus.UNKNOWN if present is OrderStatus.INTENDED else present
-    elif status is not present and status not in ORDER_MOVES[_presumed(row)]:
-        status = present
-    if order["filled_qty"] < row["filled_qty"]:
-        # Shares once filled stay filled: an old listing says less, and only an end is news all the same.
-        if status not in ENDED:
-            return None
-        order = {**order, "filled_qty": row["filled_qty"], "filled_avg_price": row["filled_avg_price"]}
-    known = (row["alpaca_order_id"], row["order_status"], row["broker_status"], row["filled_qty"], *map(row.get, TERMS))
-    terms = (row[term] if order[term] is None else order[term] for term in TERMS)
-    heard = (order["id"], str(status), order["status"], order["filled_qty"], *terms)
-    return None if known == heard else Change(row, status, order)
-
-
-def _presumed(row: Row) -> OrderStatus:
-    """An order given up as never placed was presumed dead, not heard to be; the broker's word about it counts."""
-    given_up = row["order_status"] == OrderStatus.CANCELLED and row["alpaca_order_id"] is None
-    return OrderStatus.UNKNOWN if given_up else OrderStatus(row["order_status"])
-
-
 def _alert_on_strange_word(db: TradingDB, change: Change, now: datetime) -> None:
     word = change.order["status"]
-    if heard_status(word, change.order["filled_qty"]) is None:
+    if is_strange(word):
         message = f"the broker calls order {change.order['id']} {word[:60]!r}, an unknown word; nothing was done"
-        raise_alert(db, AlertLevel.WARNING, "unknown_broker_status", change.order["id"], message, now)
+        raise_alert(db, AlertLevel.WARNING, AlertKind.UNKNOWN_BROKER_STATUS, change.order["id"], message, now)
+
+
+def _end_alerts(db: TradingDB, changes: Sequence[Change], now: datetime) -> None:
+    """End the alerts about orders of which nobody knew what had become, or what the broker's word for it means."""
+    unknown, known = OrderStatus.UNKNOWN, [change for change in changes if not is_strange(change.order["status"])]
+    settled = [change.row["client_order_id"] for change in known if change.row["order_status"] == unknown]
+    understood = [change.order["id"] for change in known if is_strange(change.row["broker_status"])]
+    resolve_alerts(db, (AlertKind.ORDER_NOT_SETTLED,), settled, now)
+    resolve_alerts(db, (AlertKind.UNKNOWN_BROKER_STATUS,), understood, now)
 
 
 def _changed_row(change: Change, now: datetime) -> Row:

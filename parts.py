@@ -1,6 +1,7 @@
 """Puts together what a worker works with: settings, database, broker, clock and the desk between them."""
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import local_broker
 from alpaca_client import Broker, BrokerError
@@ -26,6 +27,11 @@ class Parts:
     clock: Clock
     analysis: AnalysisRows
     desk: OrderDesk
+    built: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def close(self) -> None:
+        """Close the connections that were opened for it; what was given stays open."""
+        self.built.close()
 
 
 def build_parts(
@@ -34,18 +40,19 @@ def build_parts(
 ) -> Parts:
     """Build whatever was not given; in test mode the schema is created and the local paper broker started.
 
-    Raises ConfigError, DatabaseError, BrokerError and LocalBrokerError.
+    To be closed when the work is over. Raises ConfigError, DatabaseError, BrokerError and LocalBrokerError.
     """
     settings = settings or load_settings(test_mode)
-    if db is None:
-        db = TradingDB(test_mode, get_postgres_config(test_mode, settings), settings.postgres.schema, application_name)
-        db.connect()
-        if test_mode:
-            db.create_schema(test_mode=True)
-    if broker is None:
-        alpaca = local_broker.use(settings.alpaca) if settings.alpaca.local_broker else settings.alpaca
-        broker = Broker(alpaca, clock=clock)
     clock = clock or SystemClock()
-    analysis = AnalysisRows(db, settings.analysis_timezone)
-    policy = PayloadPolicy(settings.use_audit_trail, settings.alpaca.secrets)
-    return Parts(settings, db, broker, clock, analysis, OrderDesk(db, broker, clock, policy, analysis))
+    with ExitStack() as built:
+        if db is None:
+            config = get_postgres_config(test_mode, settings)
+            db = built.enter_context(TradingDB(test_mode, config, settings.postgres.schema, application_name))
+            if test_mode:
+                db.create_schema(test_mode=True)
+        if broker is None:
+            alpaca = local_broker.use(settings.alpaca) if settings.alpaca.local_broker else settings.alpaca
+            broker = built.enter_context(Broker(alpaca, clock=clock))
+        analysis = AnalysisRows(db, settings.analysis_timezone)
+        desk = OrderDesk(db, broker, clock, PayloadPolicy(settings.use_audit_trail, settings.alpaca.secrets), analysis)
+        return Parts(settings, db, broker, clock, analysis, desk, built.pop_all())

@@ -2,17 +2,24 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import cached_property
 
 from alpaca_client import BrokerError
-from audit_trail import AlertLevel, raise_alert, resolve_alerts
+from audit_trail import AlertKind, AlertLevel, raise_alert, resolve_alerts
 from clock import Clock
 from db_layer import DatabaseError, TradingDB
 
 UNIQUE_VIOLATION = "23505"
-OPEN_ALERTS = "SELECT kind, subject FROM audit.alerts WHERE resolved_at IS NULL"
+OPEN_ALERTS = "SELECT kind, subject, occurrences FROM audit.alerts WHERE resolved_at IS NULL"
+# What ends with its trade; that shares vanished does not.
+ALERTS_OF_TRADE = (
+    AlertKind.UNPROTECTED_POSITION, AlertKind.BROKER_MISMATCH, AlertKind.TARGET_NOT_PLACED, AlertKind.TOO_MANY_EXITS,
+    AlertKind.EMERGENCY_EXIT, AlertKind.NOT_ATTENDED_TO, AlertKind.READ_FAILED,
+)
+FAILURES_BEFORE_CRITICAL = 3  # a failure or two are an ordinary day of a broker
 
 log = logging.getLogger("pass")
 
@@ -40,34 +47,59 @@ class PassLog:
         self.events: Counter[Event] = Counter()
 
     @cached_property
-    def _open(self) -> set[tuple[str, str]]:
-        return {(row["kind"], row["subject"]) for row in self._db.execute_query(OPEN_ALERTS)}
+    def _open(self) -> dict[tuple[str, str], int]:
+        rows = self._db.execute_query(OPEN_ALERTS)
+        return {(row["kind"], row["subject"]): row["occurrences"] for row in rows}
 
-    def is_open(self, kind: str, subject: str) -> bool:
+    def is_open(self, kind: AlertKind, subject: str) -> bool:
         """Tell whether this alert was open when the pass began."""
         return (kind, subject) in self._open
 
-    def alert(self, level: AlertLevel, kind: str, subject: str, message: str) -> None:
+    def alert(self, level: AlertLevel, kind: AlertKind, subject: str, message: str) -> None:
         """Raise an alert and count it as a problem. Raises DatabaseError."""
         self.events[Event.PROBLEM] += 1
         raise_alert(self._db, level, kind, subject, message, self._clock.now())
 
-    def critical(self, kind: str, subject: str, message: str) -> None:
+    def critical(self, kind: AlertKind, subject: str, message: str) -> None:
         """Raise a critical alert."""
         self.alert(AlertLevel.CRITICAL, kind, subject, message)
 
-    def resolve(self, kinds: Sequence[str], subjects: Sequence[str]) -> None:
+    def resolve(self, kinds: Sequence[AlertKind], subjects: Sequence[str]) -> None:
         """End those of these alerts that were open when the pass began. Raises DatabaseError."""
         over = [(kind, subject) for kind in kinds for subject in subjects if self.is_open(kind, subject)]
         if over:
             found = {kind for kind, _ in over}, {subject for _, subject in over}
             resolve_alerts(self._db, sorted(found[0]), sorted(found[1]), self._clock.now())
 
+    def resolve_failures(self, subjects: Sequence[str]) -> None:
+        """End the alerts that these could not be read or attended to. Raises DatabaseError."""
+        self.resolve((AlertKind.READ_FAILED, AlertKind.NOT_ATTENDED_TO), subjects)
+
+    @contextmanager
+    def reading(self, subject: str) -> Iterator[None]:
+        """Raise an alert when the broker fails inside, critical from the third pass on, or end it.
+
+        The BrokerError goes on to the caller.
+        """
+        try:
+            yield
+        except BrokerError as error:
+            seen = self._open.get((AlertKind.READ_FAILED, subject), 0)
+            level = AlertLevel.WARNING if seen + 1 < FAILURES_BEFORE_CRITICAL else AlertLevel.CRITICAL
+            self.events[Event.PROBLEM] += 1
+            # The error goes on, to the program's last line or to a line of the log.
+            raise_alert(
+                self._db, level, AlertKind.READ_FAILED, subject, f"{subject}: {error}", self._clock.now(), quiet=True,
+            )
+            raise
+        self.resolve((AlertKind.READ_FAILED,), (subject,))
+
     def tolerate(self, subject: str, work: Callable[[], object]) -> None:
         """Do one piece of work so that its failure does not stop the others; a lost database goes up."""
         try:
-            work()
-            self.resolve(("not_attended_to",), (subject,))
+            with self.reading(subject):
+                work()
+            self.resolve((AlertKind.NOT_ATTENDED_TO,), (subject,))
         except BrokerError as error:
             self.events[Event.UNREACHED] += 1
             log.error("not attended to in this pass", extra={"subject": subject, "error": error})
@@ -77,7 +109,10 @@ class PassLog:
             if error.sqlstate == UNIQUE_VIOLATION:
                 log.warning("another process is at work on this trade", extra={"subject": subject})
                 return
-            self.critical("not_attended_to", subject, f"{subject} was not attended to: {error}")
+            self._not_attended(subject, str(error))
         except Exception as error:  # a mistake of ours about one trade must not leave the others naked
             log.exception("a piece of work failed", extra={"subject": subject})
-            self.critical("not_attended_to", subject, f"{subject} was not attended to: {type(error).__name__}: {error}")
+            self._not_attended(subject, f"{type(error).__name__}: {error}")
+
+    def _not_attended(self, subject: str, why: str) -> None:
+        self.critical(AlertKind.NOT_ATTENDED_TO, subject, f"{subject} was not attended to: {why}")

@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -44,19 +45,25 @@ class PositionMonitor:
         self, test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None,
         clock: Clock | None = None, settings: Settings | None = None,
     ) -> None:
-        parts = build_parts(test_mode, db, broker, clock, settings, "position_monitor")
+        self._parts = parts = build_parts(test_mode, db, broker, clock, settings, "position_monitor")
         self._db = parts.db
         self._broker = parts.broker
         self._clock = parts.clock
         self._desk = parts.desk
 
+    def close(self) -> None:
+        """Close the connections that were opened for it."""
+        self._parts.close()
+
     def run(self) -> Valuation:
         """Reconcile, value all positions with one price call, and review them. Raises DatabaseError and BrokerError."""
         found = PassLog(self._db, self._clock)
-        self._broker.account()
+        with found.reading("account"):
+            self._broker.account()
         found.tolerate("positions", lambda: self.check_for_closed_positions(found))
         symbols = [row["symbol"] for row in self._db.execute_query(SYMBOLS)]
-        prices = self._broker.latest_prices(symbols)
+        with found.reading("prices"):
+            prices = self._broker.latest_prices(symbols)
         unpriced = tuple(symbol for symbol in symbols if symbol not in prices)
         if unpriced:
             log.warning("no price, so these positions keep their last value", extra={"symbols": ",".join(unpriced)})
@@ -90,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
-    valuation = PositionMonitor(options.test_mode, settings=settings).run()
+    with closing(PositionMonitor(options.test_mode, settings=settings)) as monitor:
+        valuation = monitor.run()
     if valuation.symbols == 0:
         show("There are no positions.")
     else:

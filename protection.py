@@ -10,15 +10,16 @@ from datetime import timedelta
 from decimal import Decimal
 
 from alpaca_client import Broker, Outcome
-from audit_trail import AlertLevel, finish_decisions
+from audit_trail import AlertKind, AlertLevel, finish_decisions
 from clock import Clock
 from db_layer import Row, TradingDB
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, DecisionStatus, ExitReason, OrderRole, OrderStatus, decimal_text, opposite
 from order_records import RESTING_ENTRIES, Intent, add_intent, set_status
 from pass_log import Event, PassLog
+from trade import Trade
 from trade_book import reload
-from trade_records import Trade, hold_positions, track_exits
+from trade_records import hold_positions, track_exits
 
 # The broker's positions can lag its fills by a moment, and shares stay reserved for a moment after a cancel.
 POSITION_POLLS = 6
@@ -37,7 +38,6 @@ LAST_WORDS = """
 SELECT error_message FROM audit.trade_executions WHERE order_execution_id = %(order_id)s ORDER BY id DESC LIMIT 1
 """
 SUFFIX = {OrderRole.STOP_LOSS: "s", OrderRole.TAKE_PROFIT: "x", OrderRole.EXIT: "m"}
-ALERTS = ("unprotected_position", "broker_mismatch", "target_not_placed")
 
 log = logging.getLogger("protection")
 
@@ -120,15 +120,15 @@ class Protection:
             return
         gone = [self._remove(order) for order in trade.exit_groups]
         if not all(gone):
-            self._found.critical("too_many_exits", trade.name, f"{words}, and its other orders did not go away")
+            self._too_many(trade, f"{words}, and its other orders did not go away")
             return
         trade = reload(self._db, trade)
         if trade.held >= 0:
             return
         if not self._short_at_broker(trade):
-            self._found.critical("too_many_exits", trade.name, f"{words}; the broker's position does not show it")
+            self._too_many(trade, f"{words}; the broker's position does not show it")
             return
-        self._found.critical("too_many_exits", trade.name, f"{words}; they are brought back at market")
+        self._too_many(trade, f"{words}; they are brought back at market")
         self.hold([trade])
         self._place_exit(trade, -trade.held, trade.side, ExitReason.EMERGENCY_EXIT)
 
@@ -172,7 +172,7 @@ class Protection:
                 self._judge(trade, order_id, outcome)
                 return
             words = f"{trade.name} gets a stop but no target: the broker refused the OCO order: {self._words(order_id)}"
-            self._found.alert(AlertLevel.WARNING, "target_not_placed", trade.name, words)
+            self._found.alert(AlertLevel.WARNING, AlertKind.TARGET_NOT_PLACED, trade.name, words)
         for _ in range(STOP_ATTEMPTS):
             trade = self._look_afresh(trade)
             if trade.held <= 0 or not self._free_at_broker(trade):
@@ -182,7 +182,7 @@ class Protection:
                 self._judge(trade, order_id, outcome)
                 return
         words = f"the broker refused the stop of {trade.name}: {self._words(order_id)}"
-        self._found.critical("emergency_exit", trade.name, f"{words}; the position is closed at market")
+        self._found.critical(AlertKind.EMERGENCY_EXIT, trade.name, f"{words}; the position is closed at market")
         self.close_at_market(reload(self._db, trade), ExitReason.EMERGENCY_EXIT)
 
     def _look_afresh(self, trade: Trade) -> Trade:
@@ -196,7 +196,7 @@ class Protection:
                 self.moved.add(entry["trade_journal_id"])
                 name = entry["client_order_id"]
                 words = f"entry {name} was cancelled, because the broker takes no stop for {trade.name} beside it"
-                self._found.alert(AlertLevel.WARNING, "entry_gave_way", name, words)
+                self._found.alert(AlertLevel.WARNING, AlertKind.ENTRY_GAVE_WAY, name, words)
         before = trade.held
         trade = reload(self._db, trade)
         if trade.held > 0 and trade.held != before:
@@ -266,7 +266,7 @@ class Protection:
 
     def _mismatch(self, trade: Trade, there: Decimal) -> None:
         self._found.critical(
-            "broker_mismatch", trade.name,
+            AlertKind.BROKER_MISMATCH, trade.name,
             f"{trade.name} has {decimal_text(trade.held)} {trade.symbol}, the broker has {decimal_text(there)}; no "
             "exit order was placed, because it could open a position; the position monitor looks for what closed it",
         )
@@ -307,8 +307,9 @@ class Protection:
         known = journal["stop_loss_order_id"], journal["take_profit_order_id"], journal["current_stop_loss"]
         if (*ids, price) != known:
             track_exits(self._db, trade.id, ids[0], price, ids[1], self._clock.now())
-        over = ALERTS if target or not self._wants_target(trade) else ("unprotected_position", "broker_mismatch")
-        self._found.resolve(over, (trade.name,))
+        self._found.resolve((AlertKind.UNPROTECTED_POSITION, AlertKind.BROKER_MISMATCH), (trade.name,))
+        if target or not self._wants_target(trade):
+            self._found.resolve((AlertKind.TARGET_NOT_PLACED,), (trade.name,))
 
     def _intent(self, trade: Trade, role: OrderRole, parent_order_id: int | None = None) -> Intent:
         journal = trade.journal
@@ -337,9 +338,12 @@ class Protection:
                 self._judge(trade, order["id"], self._desk.submit(order["id"]))
         return bool(on_the_way)
 
+    def _too_many(self, trade: Trade, words: str) -> None:
+        self._found.critical(AlertKind.TOO_MANY_EXITS, trade.name, words)
+
     def _unprotected(self, trade: Trade, why: str) -> None:
-        position = f"{decimal_text(trade.held)} {trade.symbol} of {trade.name}"
-        self._found.critical("unprotected_position", trade.name, f"{position} have no exit order for all shares: {why}")
+        words = f"{decimal_text(trade.held)} {trade.symbol} of {trade.name} have no exit order for all shares: {why}"
+        self._found.critical(AlertKind.UNPROTECTED_POSITION, trade.name, words)
 
 
 def _rejected_later(trade: Trade) -> int:

@@ -26,24 +26,22 @@ from adjustment_records import (
     unattributed,
 )
 from alpaca_client import Broker, JsonObject
-from audit_trail import AlertLevel
+from audit_trail import AlertKind, AlertLevel
 from clock import Clock
 from db_layer import Row, TradingDB
 from fill_records import fills_by_order
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, opposite
-from pass_log import Event, PassLog
-from trade_book import conclude, load_open_trades, load_trades, settle_estimates
-from trade_records import Trade, estimated_trades, hold_positions
+from pass_log import ALERTS_OF_TRADE, Event, PassLog
+from trade import Trade
+from trade_book import conclude, give_way, load_open_trades, load_trades, settle_estimates
+from trade_records import estimated_trades, hold_positions
 
 # Positions lag fills: nothing is concluded from a difference while an order's last news is younger.
 SETTLING = timedelta(minutes=2)
 LOOKS = 3
 SPLITS_SINCE = timedelta(days=14)
 EVER, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-MISMATCH = "position_mismatch"
-VANISHED = "position_vanished"
-EXTERNAL = "external_position"
 
 log = logging.getLogger("reconciliation")
 
@@ -90,10 +88,8 @@ class Reconciliation:
         return trades, positions
 
     def _trades_with_shares(self, symbol: str | None = None) -> list[Trade]:
-        return [
-            trade for trade in load_open_trades(self._db, self._found)
-            if trade.held != 0 and symbol in (None, trade.symbol)
-        ]
+        trades = give_way(self._db, load_open_trades(self._db, self._found), self._found, self._clock.now())
+        return [trade for trade in trades if trade.held != 0 and symbol in (None, trade.symbol)]
 
     def _compare(self, symbol: str, ours: Sequence[Trade], positions: Positions, everything: Sequence[Trade]) -> None:
         booked, there = _net(ours).get(symbol, Decimal(0)), positions.get(symbol, Decimal(0))
@@ -103,8 +99,8 @@ class Reconciliation:
             ours = self._follow_evidence(symbol, ours, there) if ours else ours
             booked = _net(ours).get(symbol, Decimal(0))
         if booked == there:
-            self._found.resolve((MISMATCH, EXTERNAL), (symbol,))
-            self._found.resolve((VANISHED,), [trade.name for trade in ours])
+            self._found.resolve((AlertKind.POSITION_MISMATCH, AlertKind.EXTERNAL_POSITION), (symbol,))
+            self._found.resolve((AlertKind.POSITION_VANISHED,), [trade.name for trade in ours])
         elif (there - booked) * booked > 0 or not ours or self._theirs(symbol) == there - booked:
             self._note_external(symbol, there - booked)
         elif not self._is_settling(ours):
@@ -176,7 +172,7 @@ class Reconciliation:
         self._adjust(trades, [_split_of(trade, held[trade.id], ratio, split) for trade in trades], ratio)
         words = f"{split['symbol']} was split, {decimal_text(round(ratio, 6))} shares for each one"
         words = f"{words}; the shares, stops and targets of our trades were restated"
-        self._found.alert(AlertLevel.WARNING, "split", split["symbol"], words)
+        self._found.alert(AlertLevel.WARNING, AlertKind.SPLIT, split["symbol"], words)
 
     def _recent_splits(self) -> list[JsonObject]:
         if self._splits is None:
@@ -223,7 +219,7 @@ class Reconciliation:
             with self._db.transaction():
                 conclude(self._db, [trade], self._clock.now())
             self._found.events[Event.CLOSED] += 1
-            self._found.resolve(("broker_mismatch", "unprotected_position"), (trade.name,))
+            self._found.resolve(ALERTS_OF_TRADE, (trade.name,))
 
     def _doubt(
         self, symbol: str, ours: Sequence[Trade], booked: Decimal, there: Decimal, positions: Positions,
@@ -232,28 +228,31 @@ class Reconciliation:
         """Alert about a difference without evidence; a position that is gone for sure is closed as an estimate."""
         words = f"{symbol}: {decimal_text(booked)} shares in the books, {decimal_text(there)} at the broker"
         if there != 0:
-            self._found.critical(MISMATCH, symbol, f"{words}, and no execution explains it; compare by hand")
+            self._mismatch(symbol, f"{words}, and no execution explains it; compare by hand")
             return
         reserved = any(order["order_status"] in AT_BROKER for trade in ours for order in trade.exits)
         if reserved or not self._is_our_account(ours) or self._broker.position(symbol).qty != 0:
-            self._found.critical(MISMATCH, symbol, f"{words}, but the broker contradicts itself; nothing was concluded")
+            self._mismatch(symbol, f"{words}, but the broker contradicts itself; nothing was concluded")
             return
         everything_gone = not any(positions.get(trade.symbol) for trade in everything)
         for trade in ours:
-            if everything_gone and not self._found.is_open(VANISHED, trade.name):
+            if everything_gone and not self._found.is_open(AlertKind.POSITION_VANISHED, trade.name):
                 self._found.critical(
-                    VANISHED, trade.name,
+                    AlertKind.POSITION_VANISHED, trade.name,
                     f"every position is gone from the broker at once, {trade.name} too, and no execution explains it; "
                     "the next pass looks again",
                 )
                 continue
             self._close_as_estimate(trade)
 
+    def _mismatch(self, symbol: str, words: str) -> None:
+        self._found.critical(AlertKind.POSITION_MISMATCH, symbol, words)
+
     def _close_as_estimate(self, trade: Trade) -> None:
         now = self._clock.now()
         price = self._broker.latest_prices([trade.symbol]).get(trade.symbol) or trade.entry_price
         self._found.critical(
-            VANISHED, trade.name,
+            AlertKind.POSITION_VANISHED, trade.name,
             f"the shares of {trade.name} are gone from the broker and no execution says how; closed at "
             f"{decimal_text(price)}, an estimate",
         )
@@ -273,7 +272,7 @@ class Reconciliation:
 
     def _note_external(self, symbol: str, qty: Decimal) -> None:
         words = f"{decimal_text(qty)} shares of {symbol} on the account were not bought or sold by a trade here"
-        self._found.alert(AlertLevel.WARNING, EXTERNAL, symbol, f"{words}; they are left alone")
+        self._found.alert(AlertLevel.WARNING, AlertKind.EXTERNAL_POSITION, symbol, f"{words}; they are left alone")
 
     def _settle_guesses(self) -> None:
         """Replace the exits that were estimated where their executions have come to be known."""
@@ -295,7 +294,7 @@ class Reconciliation:
             settled.append(trade.name)
         if settled:
             settle_estimates(self._db, self._clock.now())
-            self._found.resolve((VANISHED,), settled)
+            self._found.resolve((AlertKind.POSITION_VANISHED,), settled)
 
 
 def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from audit_trail import AlertLevel, finish_decisions
+from adjustment_records import lock_trades, reduce_guesses
+from audit_trail import AlertKind, AlertLevel, finish_decisions
 from db_layer import DatabaseError, Row, TradingDB
 from decision import TradeStyle
 from fill_records import fills_by_order
@@ -26,16 +27,14 @@ from order_life import (
 )
 from order_records import ORDERS_OF_TRADES, listing_start, load_orders
 from pass_log import PassLog
+from trade import Trade, TradeEnd, trade_of
 from trade_records import (
-    Trade,
-    TradeEnd,
     adjustments_by_trade,
     chosen_trades,
     end_trades,
     estimated_trades,
     open_trades,
     settle_estimate,
-    trade_of,
 )
 
 # Trades that are over although the shares that came and those that left do not balance.
@@ -77,7 +76,7 @@ def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None =
             trades.append(trade)
             continue
         words = f"{journal['trade_id']} is {journal['status']} but has no entry order; nobody follows it"
-        found.alert(AlertLevel.WARNING, "trade_without_order", journal["trade_id"], words)
+        found.alert(AlertLevel.WARNING, AlertKind.TRADE_WITHOUT_ORDER, journal["trade_id"], words)
     unbalanced = db.execute_query(UNBALANCED, {"journal_ids": sorted(over)}) if over else []
     return trades + load_trades(db, [row["id"] for row in unbalanced])
 
@@ -150,6 +149,26 @@ def settle_estimates(db: TradingDB, now: datetime) -> None:
     for trade in trades:
         if trade.held == 0 and not (end := closed_end(trade, fills)).estimate:
             settle_estimate(db, trade.id, end, now)
+
+
+def give_way(db: TradingDB, trades: Sequence[Trade], found: PassLog, now: datetime) -> list[Trade]:
+    """Return trades with the estimated exits taken back that late fills of their own orders disprove.
+
+    Raises DatabaseError.
+    """
+    disproved = [trade for trade in trades if trade.held < 0 and trade.guesses]
+    for trade in disproved:
+        with db.transaction():
+            lock_trades(db, [trade.id])
+            locked = reload(db, trade)
+            if locked.held < 0 and locked.guesses:
+                reduce_guesses(db, locked, now)
+    if not disproved:
+        return list(trades)
+    settle_estimates(db, now)
+    present = {trade.id: trade for trade in load_trades(db, [trade.id for trade in disproved])}
+    found.resolve((AlertKind.POSITION_VANISHED,), [trade.name for trade in present.values() if not trade.guesses])
+    return [present.get(trade.id, trade) for trade in trades]
 
 
 def closed_end(trade: Trade, fills: FillsByOrder) -> TradeEnd:

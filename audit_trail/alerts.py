@@ -32,22 +32,61 @@ class AlertLevel(StrEnum):
     CRITICAL = "critical"
 
 
+class AlertKind(StrEnum):
+    """What sort of matter it is (`alerts.kind`)."""
+
+    AMENDED_WITHOUT_ORDER = "amended_without_order"
+    BROKER_MISMATCH = "broker_mismatch"
+    DECISION_LEFT_ALONE = "decision_left_alone"
+    DECISION_ROW_NOT_MARKED = "decision_row_not_marked"
+    EMERGENCY_EXIT = "emergency_exit"
+    ENTRY_GAVE_WAY = "entry_gave_way"
+    EXECUTION_NOT_RECORDED = "execution_not_recorded"
+    EXTERNAL_ORDER = "external_order"
+    EXTERNAL_POSITION = "external_position"
+    LATE_FILL = "late_fill"
+    LATE_ORDER = "late_order"
+    NOT_ATTENDED_TO = "not_attended_to"
+    ODD_EXECUTION = "odd_execution"
+    ORDER_CHANGED_BY_BROKER = "order_changed_by_broker"
+    ORDER_MISMATCH = "order_mismatch"
+    ORDER_NOT_RECORDED = "order_not_recorded"
+    ORDER_NOT_SETTLED = "order_not_settled"
+    ORDER_WITHOUT_DECISION = "order_without_decision"
+    POSITION_MISMATCH = "position_mismatch"
+    POSITION_VANISHED = "position_vanished"
+    READ_FAILED = "read_failed"
+    SPLIT = "split"
+    TARGET_NOT_PLACED = "target_not_placed"
+    TOO_MANY_EXITS = "too_many_exits"
+    TRADE_WITHOUT_ORDER = "trade_without_order"
+    TRADING_CONTROL = "trading_control"
+    UNKNOWN_BROKER_STATUS = "unknown_broker_status"
+    UNPROTECTED_POSITION = "unprotected_position"
+
+
 LOG_LEVELS = {
     AlertLevel.INFO: logging.INFO, AlertLevel.WARNING: logging.WARNING, AlertLevel.CRITICAL: logging.ERROR,
 }
 
 
 def raise_alert(
-    db: TradingDB, level: AlertLevel, kind: str, subject: str, message: str, now: datetime,
+    db: TradingDB, level: AlertLevel, kind: AlertKind, subject: str, message: str, now: datetime, quiet: bool = False,
 ) -> None:
-    """Open an alert, or count one more sighting of an open one, and log it. Raises DatabaseError."""
+    """Open an alert, or count one more sighting of an open one, and log it unless its cause is told anyway (`quiet`).
+
+    Raises DatabaseError.
+    """
     db.execute_update(
-        RAISE_ALERT, {"level": str(level), "kind": kind, "subject": subject, "message": message, "now": now},
+        RAISE_ALERT, {"level": str(level), "kind": str(kind), "subject": subject, "message": message, "now": now},
     )
-    log.log(LOG_LEVELS[level], message, extra={"kind": kind, "subject": subject})
+    if not quiet:
+        log.log(LOG_LEVELS[level], message, extra={"kind": str(kind), "subject": subject})
 
 
-def resolve_alerts(db: TradingDB, kinds: Sequence[str], subjects: Sequence[str], now: datetime) -> None:
+def resolve_alerts(db: TradingDB, kinds: Sequence[AlertKind], subjects: Sequence[str], now: datetime) -> None:
     """Close the open alerts of these kinds about these subjects. Raises DatabaseError."""
     if kinds and subjects:
-        db.execute_update(RESOLVE_ALERTS, {"kinds": list(kinds), "subjects": list(subjects), "now": now})
+        db.execute_update(RESOLVE_ALERTS, {
+            "kinds": [str(kind) for kind in kinds], "subjects": list(subjects), "now": now,
+        })

@@ -94,7 +94,9 @@ def _run() -> None:
         _add_decisions(db)
         _control(url, "clock", json={"now": datetime.combine(DAYS[0], time(9), MARKET_ZONE).isoformat()})
         _control(url, "bars", data=(INPUT / "prices.csv").read_bytes())
-        _trade(db, load_settings(True, {"ALPACA_BASE_URL": url}), url)
+        settings = load_settings(True, {"ALPACA_BASE_URL": url})
+        with Broker(settings.alpaca) as broker:
+            _trade(db, broker, settings, url)
         _tell(db)
     show(
         "\nThe database stays for a look of your own:\n"
@@ -124,10 +126,9 @@ def _add_decisions(db: TradingDB) -> None:
         })
 
 
-def _trade(db: TradingDB, settings: Settings, url: str) -> None:
+def _trade(db: TradingDB, broker: Broker, settings: Settings, url: str) -> None:
     """Live through the days: the executor once in the morning, the monitors through the day and after the close."""
     clock = ManualClock(datetime.combine(DAYS[0], time(9), MARKET_ZONE))
-    broker = Broker(settings.alpaca)
     executor = OrderExecutor(db=db, broker=broker, clock=clock, settings=settings)
     orders = OrderMonitor(db=db, broker=broker, clock=clock, settings=settings)
     positions = PositionMonitor(db=db, broker=broker, clock=clock, settings=settings)

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import sys
+from contextlib import closing
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from uuid import uuid4
@@ -49,7 +50,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _decide(options: argparse.Namespace, settings: Settings) -> int:
-    parts = build_parts(test_mode=True, settings=settings)
     name = f"REHEARSAL-{uuid4().hex[:8]}"
     # Written by hand because json would turn the decimals into floats.
     levels = f'"stop_loss": {{"stop_price": {options.stop:f}}}, "take_profit": {{"limit_price": {options.target:f}}}'
@@ -57,10 +57,11 @@ def _decide(options: argparse.Namespace, settings: Settings) -> int:
         f'{{"symbol": {json.dumps(options.symbol)}, "primary_action": "NEW_TRADE", "new_trade": {{"strategy": "SWING", '
         f'"qty": {options.qty:f}, "side": "buy", "limit_price": {options.limit:f}, {levels}}}}}'
     )
-    parts.db.execute_update(ADD_DECISION, {
-        "id": name, "now": SystemClock().now(), "zone": settings.analysis_timezone.key, "symbol": options.symbol,
-        "decision": decision,
-    })
+    with closing(build_parts(test_mode=True, settings=settings)) as parts:
+        parts.db.execute_update(ADD_DECISION, {
+            "id": name, "now": SystemClock().now(), "zone": settings.analysis_timezone.key, "symbol": options.symbol,
+            "decision": decision,
+        })
     show(
         f"{name} is approved: buy {decimal_text(options.qty)} {options.symbol} at {options.limit:f}, "
         f"stop {options.stop:f}, target {options.target:f}.\n"

@@ -271,11 +271,6 @@ def test_an_order_state_goes_to_the_newest_attempt_only(db: TradingDB) -> None:
     assert leg["rejected_at"] == LATER
 
 
-def test_no_order_states_are_no_statement(db: TradingDB) -> None:
-    with db.transaction():
-        record_order_states(db, [], NOW)
-
-
 def check_digests(db: TradingDB) -> list[str]:
     rows = db.execute_query(PAYLOAD_TEXT)
     for row in rows:

@@ -11,10 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 from alpaca_client import Broker, Reply, Request
-from clock import ManualClock
 from db_layer import TradingDB
-from order_executor import OrderExecutor
-from tests.flow.world import START, World, swing
+from tests.flow.world import START, Killed, World, executor, swing
 
 POINT_AT = """
 UPDATE analysis_decision SET existing_order_id = %(order_id)s, existing_trade_journal_id = %(journal_id)s
@@ -28,22 +26,6 @@ BUSINESS = (
     "analysis_decision", "trade_journal", "order_execution", "trade_decisions", "trade_executions", "risk_checks",
     "alerts",
 )
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class MarketClock(ManualClock):
-    """Waiting passes for the market too."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.clock.now())
-        self.world = world
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(seconds)
-        self.world.market.set_time(self.now())
 
 
 class Watched(Broker):
@@ -115,11 +97,6 @@ def live_entries(world: World) -> list[Decimal]:
 def deleted(world: World) -> int:
     """How many cancels arrived at the broker."""
     return sum(seen["method"] == "DELETE" for seen in world.market.requests)
-
-
-def executor(world: World, broker: Broker, db: TradingDB | None = None) -> OrderExecutor:
-    """An executor that talks through this broker."""
-    return OrderExecutor(db=db or world.db, broker=broker, clock=world.clock, settings=world.settings)
 
 
 def two_executors(world: World, database: dict[str, Any]) -> list[str]:

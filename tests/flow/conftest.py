@@ -1,6 +1,7 @@
 """The world of a flow test."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,5 +12,5 @@ from tests.flow.world import START, World
 
 @pytest.fixture
 def world(db: Any) -> Iterator[World]:
-    with serve(PaperBroker(clock=SimulatedClock(START))) as server:
-        yield World(db, server)
+    with serve(PaperBroker(clock=SimulatedClock(START))) as server, closing(World(db, server)) as world:
+        yield world

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from alpaca_client import Broker, Request
-from clock import ManualClock
 from order_monitor import OrderMonitor
 from paper_broker.orders import Order
-from tests.flow.world import World
+from tests.flow.world import Killed, World
 
 ORDERS = "/v2/orders"
 REFUSALS = {
@@ -19,22 +18,6 @@ REFUSALS = {
     422: {"code": 42210000, "message": "stop price must be less than current price"},
 }
 CRASHES = ["before its request is written", "before its first byte", "after it arrived"]
-
-
-class KilledError(BaseException):
-    """The end of a process, which no handler of errors may outlive."""
-
-
-class SharedClock(ManualClock):
-    """A clock whose waiting the broker notices too."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world.clock.now())
-        self._world = world
-
-    def sleep(self, seconds: float) -> None:
-        super().sleep(seconds)
-        self._world.market.set_time(self.now())
 
 
 def groups(world: World, symbol: str = "NVDA") -> dict[str, list[Order]]:
@@ -53,6 +36,11 @@ def exits(world: World) -> list[Decimal]:
         (shares,) = {order.remaining for order in members}
         found.append(shares)
     return sorted(found)
+
+
+def live_exits(world: World, side: str = "sell") -> list[Decimal]:
+    """The quantities of the exit orders that work at the broker."""
+    return [order.qty for order in world.market.state.live.values() if order.side == side]
 
 
 def member(world: World, kind: str) -> Order:
@@ -113,7 +101,7 @@ def monitor_until_it_dies(world: World, text: str, moment: str) -> None:
         def order_request(self, order: Any) -> Request:
             request = super().order_request(order)
             if moment == CRASHES[0] and text in (request.body or ""):
-                raise KilledError  # the transaction that writes the request is not committed
+                raise Killed  # the transaction that writes the request is not committed
             return request
 
         def send(self, request: Request) -> Any:
@@ -121,10 +109,10 @@ def monitor_until_it_dies(world: World, text: str, moment: str) -> None:
                 return super().send(request)
             if moment == CRASHES[2]:
                 super().send(request)
-            raise KilledError
+            raise Killed
 
     broker = Dies(world.settings.alpaca, clock=world.clock)
-    with pytest.raises(KilledError):
+    with pytest.raises(Killed):
         OrderMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import queue
 import re
 import socket
 import threading
@@ -20,6 +21,7 @@ import pytest
 from alpaca_client import Broker, BrokerError, MarketHours, Outcome, Position, Reply, Request, get_trading_client
 from clock import ManualClock
 from config import AlpacaSettings
+from order_monitor import OrderMonitor
 from tests.flow.world import START, World, swing
 
 ORDER = {"symbol": "NVDA", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day", "client_order_id": "c1"}
@@ -75,6 +77,39 @@ def send(behave: Callable[[socket.socket], None]) -> Reply:
     with line(behave) as url:
         broker = Broker(settings(url))
         return broker.send(broker.order_request(ORDER))
+
+
+def test_a_closed_door_leaves_no_connection_open() -> None:
+    ended: queue.Queue[bytes] = queue.Queue()
+
+    def behave(connection: socket.socket) -> None:
+        receive(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        ended.put(connection.recv(1))
+
+    with line(behave) as url:
+        with Broker(settings(url)) as broker:
+            broker.account()
+            assert ended.empty()
+        assert ended.get(timeout=5) == b""
+        with Broker(settings(url)) as broker, pytest.raises(BrokerError, match="no trades"):
+            broker.latest_prices(["NVDA"])
+        assert ended.get(timeout=5) == b""
+
+
+def test_what_a_worker_builds_it_closes_and_what_it_is_given_it_does_not(
+    world: World, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[Broker] = []
+    monkeypatch.setattr(Broker, "close", lambda broker: closed.append(broker))
+    monitor = OrderMonitor(db=world.db, settings=world.settings)
+    monitor.run()
+    monitor.close()
+    assert len(closed) == 1
+    given = Broker(world.settings.alpaca)
+    OrderMonitor(db=world.db, broker=given, settings=world.settings).close()
+    assert given not in closed
+    assert world.db.query("alerts") == []
 
 
 def test_a_name_that_does_not_resolve_means_not_sent() -> None:

@@ -10,13 +10,11 @@ import pytest
 from alpaca_client import Reply, Request
 from order_executor import OrderExecutor
 from tests.flow.changes import (
-    MarketClock,
     Watched,
     amend,
     books,
     cancel,
     deleted,
-    executor,
     halt,
     in_order,
     live_entries,
@@ -25,7 +23,7 @@ from tests.flow.changes import (
     point,
     reuse,
 )
-from tests.flow.world import START, World, swing
+from tests.flow.world import START, SharedClock, World, executor, swing
 
 
 def test_an_amend_replaces_the_order_and_ends_the_old_trade_as_amended(world: World) -> None:
@@ -63,7 +61,7 @@ def test_an_amend_has_its_decision_checks_and_client_id_of_its_own(world: World)
 
 def test_the_old_order_has_ended_before_the_new_one_is_sent(world: World) -> None:
     old = placed(world)
-    world.clock = MarketClock(world)
+    world.clock = SharedClock(world)
     world.market.behave(cancel_delay_seconds="4")
     point(world, amend(), old["alpaca_order_id"])
     executor(world, Watched(world)).run()

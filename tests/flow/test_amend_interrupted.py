@@ -12,7 +12,6 @@ import pytest
 
 from alpaca_client import Reply, Request
 from tests.flow.changes import (
-    Killed,
     Mortal,
     MortalBroker,
     MortalDB,
@@ -20,7 +19,6 @@ from tests.flow.changes import (
     amend,
     books,
     deleted,
-    executor,
     halt,
     in_order,
     live_entries,
@@ -29,7 +27,7 @@ from tests.flow.changes import (
     point,
     two_executors,
 )
-from tests.flow.world import LineGoesDown, World, trend
+from tests.flow.world import Killed, LineGoesDown, World, executor, trend
 
 
 def test_a_halt_between_cancel_and_replacement_keeps_the_new_order_until_it_is_released(world: World) -> None:

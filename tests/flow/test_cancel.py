@@ -11,14 +11,11 @@ import pytest
 from alpaca_client import Broker, Reply, Request
 from order_executor import OrderExecutor
 from tests.flow.changes import (
-    Killed,
-    MarketClock,
     Watched,
     amend,
     books,
     cancel,
     deleted,
-    executor,
     halt,
     in_order,
     live_entries,
@@ -28,7 +25,7 @@ from tests.flow.changes import (
     reuse,
     two_executors,
 )
-from tests.flow.world import START, World, swing, trend
+from tests.flow.world import START, Killed, SharedClock, World, executor, swing, trend
 
 REFUSER = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -68,7 +65,7 @@ def test_a_cancel_is_executed_and_the_decision_it_takes_back_is_cancelled(world:
 
 def test_a_cancel_is_executed_only_when_the_broker_confirms_it(world: World) -> None:
     entry = placed(world)
-    world.clock = MarketClock(world)
+    world.clock = SharedClock(world)
     world.market.behave(cancel_delay_seconds="3")
     point(world, cancel(), entry["alpaca_order_id"])
     seen = []

@@ -8,18 +8,8 @@ from typing import Any
 import pytest
 
 from alpaca_client import Reply, Request
-from tests.flow.changes import (
-    Watched,
-    amend,
-    cancel,
-    deleted,
-    executor,
-    in_order,
-    live_entries,
-    placed,
-    point,
-)
-from tests.flow.world import World, swing
+from tests.flow.changes import Watched, amend, cancel, deleted, in_order, live_entries, placed, point
+from tests.flow.world import World, executor, swing
 
 
 def _filled(world: World, entry: dict[str, Any]) -> None:

@@ -9,20 +9,8 @@ from typing import Any
 import pytest
 
 from alpaca_client import BrokerError
-from tests.flow.exits import (
-    SharedClock,
-    exits,
-    is_flat,
-    member,
-    part,
-    place,
-    refuse,
-    sent,
-    sold,
-    stays_as_it_is,
-    trade,
-)
-from tests.flow.world import World, swing, trend
+from tests.flow.exits import exits, is_flat, member, part, place, refuse, sent, sold, stays_as_it_is, trade
+from tests.flow.world import SharedClock, World, swing, trend
 
 SHORT = {"side": "sell", "limit_price": 136, "stop_loss": 145}
 DAY_TRADE = trend(strategy="DAYTRADE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -57,7 +58,8 @@ def base(request: pytest.FixtureRequest, database: dict[str, Any]) -> Iterator[W
         admin.execute_update(sql.SQL(TABLE).format(**names))
     with TradingDB(config=database, schema=BASE) as db, serve(PaperBroker(clock=SimulatedClock(START))) as server:
         db.create_schema()
-        yield World(db, server)
+        with closing(World(db, server)) as world:
+            yield world
 
 
 def add(world: World, analysis_id: str | None, decision: Any, **changes: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from alpaca_client import Broker, Outcome, Reply
-from broker_answers import BrokerError, positions_by_symbol, rows_with_ids
+from broker_answers import BrokerError, checked_position, last_prices, positions_by_symbol, rows_with_ids
 from db_layer import DatabaseError, TradingDB
 from order_monitor import OrderMonitor
 from tests.flow.world import World, swing, trend
@@ -133,6 +134,24 @@ def test_a_successor_with_the_client_id_of_another_order_leaves_the_old_one_as_i
     assert alerts(world, "order_not_recorded") == [order_id]
 
 
+@pytest.mark.parametrize("odd", [{"qty": None}, {"client_order_id": None}], ids=str)
+def test_a_successor_that_cannot_be_stored_leaves_the_old_order_as_it_is(world: World, odd: dict[str, Any]) -> None:
+    world.decide(swing(limit_price=130))
+    world.execute()
+    ours = world.one("order_execution")["alpaca_order_id"]
+    new = world.market.replace(ours, {"limit_price": "131"}, source="app").id
+    world.market.step()
+    filled_entry_of_second(world)
+    monitor(world, in_listing(new, **odd))
+    assert world.one("order_execution", alpaca_order_id=ours)["order_status"] == "pending"
+    assert alerts(world, "order_not_recorded") == [new]
+    assert world.one("trade_journal", symbol="NVDA")["status"] == "ORDERED"
+    assert world.db.query("external_order") == []
+    assert exits(world) == [45]
+    world.monitor()
+    assert world.one("order_execution", alpaca_order_id=new)["limit_price"] == 131
+
+
 def test_an_order_whose_successor_nobody_knows_ends(world: World) -> None:
     world.decide(swing(limit_price=130))
     world.execute()
@@ -172,7 +191,19 @@ def test_an_error_code_is_short_and_printable() -> None:
     assert len(reply.error_code) == 60
 
 
-def test_a_position_may_be_as_large_as_it_likes() -> None:
+@pytest.mark.parametrize("qty", [
+    "1E+999999", "-1E+999999", "1E-999999", "0E-999999", "1E+12", "1" * 100, "1." + "1" * 100, "Infinity", "NaN",
+])
+def test_a_number_that_would_fill_the_memory_is_none(qty: str) -> None:
+    with pytest.raises(BrokerError):
+        positions_by_symbol([{"symbol": "A", "qty": qty}])
+    with pytest.raises(BrokerError):
+        checked_position({"qty": "1", "qty_available": qty})
+    price = json.loads(qty, parse_float=Decimal) if qty[0] != "-" and "I" not in qty and "N" not in qty else None
+    assert last_prices({"trades": {"A": {"p": price}}}, {"A"}) == {}
+
+
+def test_a_position_may_be_larger_than_any_order() -> None:
     held = positions_by_symbol([{"symbol": "A", "qty": "2000000000"}, {"symbol": "B", "qty": "1"}])
     assert held == {"A": 2_000_000_000, "B": 1}
 
@@ -219,3 +250,68 @@ def test_only_a_lost_connection_counts_as_one(db: TradingDB) -> None:
     with pytest.raises(DatabaseError) as gone:
         db.execute_query("SELECT pg_terminate_backend(pg_backend_pid())")
     assert gone.value.lost_connection
+
+
+@pytest.mark.parametrize("odd", [{"qty": "0.000000000001"}, {"price": "0.0000001"}, {"qty": "999999999.9999999999"}])
+def test_an_execution_that_cannot_be_stored_is_an_alert_and_the_others_are_stored(
+    world: World, odd: dict[str, str],
+) -> None:
+    world.market.set_liquidity("NVDA", "20")
+    filled_entry(world)
+    world.price("NVDA", "133.40")
+    world.price("NVDA", "133.30")
+    pages: list[set[str]] = []
+
+    def edit(path: str, answer: Any) -> Any:
+        if not path.endswith("/FILL"):
+            return answer
+        pages.append({row["id"] for row in answer})
+        return [answer[0] | odd, *answer[1:]]
+
+    for _ in range(2):
+        monitor(world, edit)
+    (lost,) = alerts(world, "execution_not_recorded")
+    stored = {row["execution_id"] for row in world.db.query("order_fill")}
+    assert len(stored) > 1
+    assert stored == pages[0] - {lost}
+    assert world.one("alerts", kind="execution_not_recorded")["level"] == "critical"
+    assert len(pages) == 2
+    assert exits(world) == [45]
+
+
+LOSSES = {
+    "its decision": "DELETE FROM audit.trade_decisions WHERE analysis_decision_id = %(name)s",
+    "its trade": "DELETE FROM trade_journal WHERE initial_analysis_id = %(name)s",
+}
+
+
+def lose(world: World, what: str, name: str) -> None:
+    """Delete rows as somebody might who turns the foreign keys off."""
+    world.db.execute_update("SET session_replication_role = replica")
+    assert world.db.execute_update(LOSSES[what], {"name": name}) == 1
+    world.db.execute_update("SET session_replication_role = origin")
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_an_intent_whose_rows_somebody_deleted_is_an_alert_and_the_others_are_sent(world: World, what: str) -> None:
+    lost, good = world.decide(swing()), world.decide(swing(qty=10))
+    world.execute_with_the_line_down()
+    lose(world, what, lost)
+    for _ in range(2):
+        world.execute()
+    assert len(world.db.query("alerts", {"resolved_at": None})) == 1
+    assert [order["qty"] for order in world.posted()] == ["10"]
+    assert world.analysis(good)["existing_order_id"] is not None
+
+
+def test_an_order_heard_of_after_its_decision_was_deleted_does_not_stop_the_monitor(world: World) -> None:
+    world.fault("POST", "/v2/orders", "drop", executed=True)
+    world.fault("GET", "/v2/orders:by_client_order_id", "status", code=500, times=None)
+    lost = world.decide(trend())
+    world.execute()
+    lose(world, "its decision", lost)
+    world.price("NVDA", "133.50")
+    filled_entry_of_second(world)
+    world.monitor()
+    assert world.one("alerts", kind="order_without_decision")["level"] == "critical"
+    assert 45 in exits(world)

@@ -219,7 +219,9 @@ def test_a_listing_that_fails_changes_nothing(world: World, kind: str) -> None:
     world.fault("GET", "/v2/orders", kind)
     with pytest.raises(BrokerError):
         world.monitor()
-    assert books(world) == before
+    (alert,) = world.db.query("alerts")
+    assert alert["kind"] == "read_failed"
+    assert books(world) == before | {"alerts": [alert]}
     assert world.monitor()["trades closed"] == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from alpaca_client import Broker
 from order_executor import OrderExecutor
-from tests.flow.world import START, World, swing, trend
+from tests.flow.world import START, Killed, World, swing, trend
 
 ORDERS = "/v2/orders"
 # What the broker does with the POST: fault kind, its details, the result, and the execution's status afterwards.
@@ -154,18 +154,15 @@ def test_an_id_the_broker_has_already_is_looked_up_and_adopted(world: World) -> 
 def test_a_crash_between_request_and_answer_counts_as_sent(world: World) -> None:
     world.decide(swing())
 
-    class KilledError(Exception):
-        pass
-
     class DiesOnTheWire(Broker):
         def send(self, request):  # type: ignore[no-untyped-def]
             super().send(request)
-            raise KilledError
+            raise Killed
 
     worker = OrderExecutor(
         db=world.db, broker=DiesOnTheWire(world.settings.alpaca), clock=world.clock, settings=world.settings,
     )
-    with pytest.raises(KilledError):
+    with pytest.raises(Killed):
         worker.run()
     assert world.one("trade_executions")["status"] == "submitted"
     world.execute()

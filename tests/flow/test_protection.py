@@ -11,7 +11,6 @@ import pytest
 from tests.flow.exits import (
     CRASHES,
     REFUSALS,
-    SharedClock,
     cancel_by_hand,
     exits,
     groups,
@@ -26,7 +25,7 @@ from tests.flow.exits import (
     stays_as_it_is,
     trade,
 )
-from tests.flow.world import World, swing, trend
+from tests.flow.world import SharedClock, World, swing, trend
 
 
 @pytest.mark.parametrize("code", REFUSALS)

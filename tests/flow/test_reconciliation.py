@@ -9,6 +9,8 @@ import pytest
 
 from alpaca_client import Broker, BrokerError
 from db_layer import TradingDB
+from paper_broker.account import record_fill
+from paper_broker.orders import Order
 from position_monitor import PositionMonitor
 from tests.flow.world import World, swing, trend
 
@@ -372,3 +374,43 @@ def test_a_pass_with_nothing_new_writes_and_sends_nothing(world: World) -> None:
     world.monitor()
     assert [world.db.query(table) for table in tables] == before
     assert len(world.posted()) == sent
+
+
+def tell_late(world: World, order: Order, qty: Decimal, price: Decimal) -> None:
+    """Let the broker say now that an order had sold shares which its positions have not shown for long."""
+    order.filled_qty += qty
+    order.filled_value += qty * price
+    record_fill(world.market.state, order, qty, price)
+    del world.market.state.positions[order.symbol]
+
+
+@pytest.mark.parametrize("late", [45, 20])
+@pytest.mark.parametrize("first", ["order monitor", "position monitor"])
+def test_an_estimate_gives_way_to_a_late_fill_of_our_own_order(world: World, first: str, late: int) -> None:
+    """The stop had sold the shares before it was cancelled, and the broker says so only later."""
+    for symbol in ("AAA", "BBB"):
+        world.price(symbol, "133")
+        world.decide(trend(symbol), symbol)
+    world.execute()
+    world.monitor()
+    stop = next(row for row in world.db.query("order_execution", {"order_type": "STOP_LOSS"}))
+    journal = world.one("trade_journal", id=stop["trade_journal_id"])
+    lose(world, journal["symbol"])
+    world.pass_time(minutes=10)
+    world.monitor()
+    world.value()
+    assert world.one("trade_journal", id=journal["id"])["pnl_is_estimate"]
+    tell_late(world, world.market.state.orders[stop["alpaca_order_id"]], Decimal(late), Decimal(124))
+    world.market.foreign_fill("NVDA", "buy", Decimal(1), Decimal(135))  # makes the position monitor ask for the orders
+    for run in (world.monitor, world.value) if first == "order monitor" else (world.value, world.monitor):
+        world.pass_time(minutes=5)
+        run()
+    guesses = [row["qty"] for row in world.db.query("position_adjustment")]
+    assert guesses == ([] if late == 45 else [25])
+    after = world.one("trade_journal", id=journal["id"])
+    assert after["status"] == "CLOSED"
+    assert after["pnl_is_estimate"] == (late != 45)
+    if late == 45:
+        assert (after["exit_reason"], after["exit_price"]) == ("STOPPED_OUT", 124)
+        assert world.one("alerts", kind="position_vanished")["resolved_at"] is not None
+    assert world.db.query("alerts", {"kind": "too_many_exits"}) == NOTHING

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -46,6 +48,22 @@ def trend(symbol: str = "NVDA", **changes: Any) -> dict[str, Any]:
     return decision
 
 
+class Killed(BaseException):
+    """The end of a process, which no handler of errors may outlive."""
+
+
+class SharedClock(ManualClock):
+    """A clock whose waiting the broker notices too."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.clock.now())
+        self._world = world
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self._world.market.set_time(self.now())
+
+
 class LineGoesDown(Broker):
     """Answers reads; the line is gone when a message should leave."""
 
@@ -66,6 +84,7 @@ class World:
         self.clock = ManualClock(START)
         self.settings = load_settings(True, {"ALPACA_BASE_URL": server.url, "ALPACA_TIMEOUT_SECONDS": "1"})
         self._rows = 0
+        self._opened = ExitStack()
         self.price("NVDA", "135")
 
     def configure(self, **environ: str) -> None:
@@ -89,17 +108,15 @@ class World:
 
     def execute(self) -> dict[str, int]:
         """One pass of the executor."""
-        return {str(result): count for result, count in self._worker(OrderExecutor).run().items() if count}
+        return _counts(self._worker(OrderExecutor).run())
 
     def execute_with_the_line_down(self) -> dict[str, int]:
         """One pass of the executor that reaches the broker for everything but its orders."""
-        broker = LineGoesDown(self.settings.alpaca, clock=self.clock)
-        worker = OrderExecutor(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
-        return {str(result): count for result, count in worker.run().items() if count}
+        return _counts(self._worker(OrderExecutor, LineGoesDown).run())
 
     def monitor(self) -> dict[str, int]:
         """One pass of the order monitor."""
-        return {str(event): count for event, count in self._worker(OrderMonitor).run().items() if count}
+        return _counts(self._worker(OrderMonitor).run())
 
     def value(self) -> Any:
         """One pass of the position monitor."""
@@ -150,6 +167,19 @@ class World:
         self.monitor()
         return name
 
-    def _worker(self, kind: type[Any]) -> Any:
-        broker = Broker(self.settings.alpaca, clock=self.clock)
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        self._opened.close()
+
+    def _worker(self, kind: type[Any], door: type[Broker] = Broker) -> Any:
+        broker = self._opened.enter_context(door(self.settings.alpaca, clock=self.clock))
         return kind(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
+
+
+def _counts(found: Counter[Any]) -> dict[str, int]:
+    return {str(name): count for name, count in found.items() if count}
+
+
+def executor(world: World, broker: Broker, db: TradingDB | None = None) -> OrderExecutor:
+    """An executor that talks through this broker."""
+    return OrderExecutor(db=db or world.db, broker=broker, clock=world.clock, settings=world.settings)
