@@ -217,6 +217,17 @@ def test_an_exit_changed_twice_between_two_passes_is_followed_to_the_last(world:
     assert stays_as_it_is(world)
 
 
+def test_an_oco_is_followed_whose_stop_was_moved_twice_and_its_target_once(world: World) -> None:
+    first = move(world, "stop of an OCO")
+    target = change_by_hand(world, member(world, "limit"), limit_price="150")
+    last = change_by_hand(world, first, stop_price="129")
+    world.monitor()
+    for order in (target, last):
+        assert world.one("order_execution", alpaca_order_id=order.id)["order_status"] == "pending"
+    assert world.db.query("external_order") == []
+    assert stays_as_it_is(world)
+
+
 def test_a_leg_changed_by_hand_that_fills_is_counted_once(world: World) -> None:
     move(world, "stop of an OCO")
     world.monitor()
