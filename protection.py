@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
+from adjustment_records import SPLITS_SINCE, unfollowed_splits
 from alpaca_client import Broker, Outcome
 from audit_trail import AlertLevel, finish_decisions
 from clock import Clock
@@ -64,6 +65,10 @@ class Protection:
             return
         # What protects some of the shares is not taken away before it is sure that something better can be placed.
         if not self._there_at_broker(trade):
+            return
+        if self._was_split(trade):
+            if not live:
+                self._unprotected(trade, "its stock was split, and the position monitor has not followed that yet")
             return
         if not all(self._remove(order) for order in live):
             self._unprotected(trade, "the exit orders that do not fit it did not go away")
@@ -264,6 +269,20 @@ class Protection:
         self._mismatch(trade, there)
         return False
 
+    def _was_split(self, trade: Trade) -> bool:
+        """Tell whether the broker's position differs from our books by a split that they do not know yet."""
+        if self._broker.position(trade.symbol).qty == self._others(trade) + trade.position:
+            return False
+        opened = min(order["created_at"] for order in trade.entries)
+        splits = self._broker.list_splits(self._clock.now() - SPLITS_SINCE)
+        return any(split["at"] >= opened for split in unfollowed_splits(self._db, splits, trade.symbol))
+
+    def _others(self, trade: Trade) -> Decimal:
+        """Return the shares of all other trades in a trade's symbol, negative for short ones."""
+        ids = {"symbol": trade.symbol, "journal_id": trade.id}
+        qty: Decimal = self._db.execute_query(HELD_BY_OTHERS, ids)[0]["qty"]
+        return qty
+
     def _mismatch(self, trade: Trade, there: Decimal) -> None:
         self._found.critical(
             "broker_mismatch", trade.name,
@@ -273,9 +292,7 @@ class Protection:
 
     def _short_at_broker(self, trade: Trade) -> bool:
         """Tell whether the broker's position is what our books say with the excess in them."""
-        others = self._db.execute_query(HELD_BY_OTHERS, {"symbol": trade.symbol, "journal_id": trade.id})[0]["qty"]
-        excess = trade.held if trade.side == "buy" else -trade.held
-        return bool(self._broker.position(trade.symbol).qty == others + excess)
+        return self._broker.position(trade.symbol).qty == self._others(trade) + trade.position
 
     def _place_exit(
         self, trade: Trade, qty: Decimal, side: str, reason: ExitReason,
