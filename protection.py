@@ -31,8 +31,13 @@ TARGET_RETRY = timedelta(hours=20)
 CENT = Decimal("0.01")
 STOP_ATTEMPTS = 2
 HELD_BY_OTHERS = """
-SELECT COALESCE(sum(CASE side WHEN 'long' THEN qty ELSE -qty END), 0) AS qty
-FROM position_tracking WHERE symbol = %(symbol)s AND trade_journal_id <> %(journal_id)s
+WITH others AS (
+    SELECT id FROM trade_journal WHERE symbol = %(symbol)s AND status = 'POSITION' AND id <> %(journal_id)s
+)
+SELECT COALESCE(sum(CASE moved.side WHEN 'buy' THEN moved.qty ELSE -moved.qty END), 0) AS qty
+FROM (SELECT side, filled_qty AS qty FROM order_execution WHERE trade_journal_id IN (SELECT id FROM others)
+      UNION ALL
+      SELECT side, qty FROM position_adjustment WHERE trade_journal_id IN (SELECT id FROM others)) AS moved
 """
 LAST_WORDS = """
 SELECT error_message FROM audit.trade_executions WHERE order_execution_id = %(order_id)s ORDER BY id DESC LIMIT 1
@@ -134,7 +139,6 @@ class Protection:
             self._found.critical("too_many_exits", trade.name, f"{words}; the broker's position does not show it")
             return
         self._found.critical("too_many_exits", trade.name, f"{words}; they are brought back at market")
-        self.hold([trade])
         self._place_exit(trade, -trade.held, trade.side, ExitReason.EMERGENCY_EXIT)
 
     def hold(self, trades: Sequence[Trade]) -> None:

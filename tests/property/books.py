@@ -357,8 +357,7 @@ class Books:
             else:
                 assert shares == 0, f"I13: {words}"
             known = ZERO if row is None else row["qty"] * (1 if row["side"] == "long" else -1)
-            if FORGETS_SHARES_THAT_ARE_NOT_THERE or shares * sign >= 0:
-                assert known == max(shares * sign, ZERO) * sign, f"I12: {words} and {known} in position_tracking"
+            assert known == max(shares * sign, ZERO) * sign, f"I12: {words} and {known} in position_tracking"
         self._compare_with_the_broker(together, excess)
 
     def _compare_with_the_broker(self, ours: dict[str, Decimal], excess: set[str]) -> None:
@@ -495,8 +494,6 @@ class Split:
     changes: dict[int, Decimal]
 
 
-# What the programs cannot do yet: while exits that took too much cannot be undone, position_tracking stays.
-FORGETS_SHARES_THAT_ARE_NOT_THERE = False
 OUR_MISTAKES = ("not_attended_to", "order_not_recorded", "order_mismatch")
 
 
