@@ -97,7 +97,7 @@ class OrderMonitor:
 
     def _keep_books(self, trades: Sequence[Trade]) -> None:
         """Write what the fills mean for the trades: opened, grown, shrunken, over."""
-        moved = [trade for trade in trades if trade.held != 0 and not _is_tracked(trade)]
+        moved = [trade for trade in trades if _has_shares_unheard_of(trade)]
         self._in_bulk(moved, self.handle_entry_filled)
         self._in_bulk([trade for trade in trades if trade.held == 0 and trade.entry_ended], self.handle_trade_over)
 
@@ -148,6 +148,12 @@ class OrderMonitor:
 def _is_alive(trade: Trade) -> bool:
     """Tell whether a trade holds shares, or may still come to hold some."""
     return trade.held > 0 or not trade.entry_ended
+
+
+def _has_shares_unheard_of(trade: Trade) -> bool:
+    """Tell whether the books do not say yet what a trade holds, or that it held shares which are gone again."""
+    came_and_went = trade.entered > 0 and trade.journal["status"] == JournalStatus.ORDERED
+    return came_and_went or (trade.held != 0 and not _is_tracked(trade))
 
 
 def _is_tracked(trade: Trade) -> bool:

@@ -169,7 +169,8 @@ class Protection:
         rejected = _rejected_later(trade)
         if rejected:
             self._unprotected(trade, "the broker took its last exit order and rejected it later")
-        if rejected >= STOP_ATTEMPTS:
+        # Where not even closing was taken, that is tried again, and not the whole ladder at every pass.
+        if rejected >= STOP_ATTEMPTS or _closing_was_refused(trade):
             self.close_at_market(trade, ExitReason.EMERGENCY_EXIT)
             return
         if self._wants_target(trade):
@@ -361,6 +362,13 @@ class Protection:
     def _unprotected(self, trade: Trade, why: str) -> None:
         position = f"{decimal_text(trade.held)} {trade.symbol} of {trade.name}"
         self._found.critical("unprotected_position", trade.name, f"{position} have no exit order for all shares: {why}")
+
+
+def _closing_was_refused(trade: Trade) -> bool:
+    """Tell whether the trade's newest exit is one that was to close it in an emergency and came to nothing."""
+    newest = trade.exits[-1] if trade.exits else {}
+    said = newest.get("exit_reason"), newest.get("order_status")
+    return said == (ExitReason.EMERGENCY_EXIT, OrderStatus.REJECTED) and newest["side"] != trade.side
 
 
 def _rejected_later(trade: Trade) -> int:
