@@ -141,6 +141,13 @@ class Books:
             return True
         return bool(order.root) and order.root != order.id and self._is_ours(orders[order.root])
 
+    def _posted(self) -> list[dict[str, str]]:
+        """The bodies of all orders that arrived at the broker."""
+        return [
+            json.loads(str(seen["body"])) for seen in self._broker.requests
+            if seen["method"] == "POST" and seen["path"] == "/v2/orders"
+        ]
+
     def _executions(self) -> Iterator[Activity]:
         return (activity for activity in self._broker.state.activities if activity.kind == "FILL")
 
@@ -179,10 +186,7 @@ class Books:
             order = known.get(row["alpaca_order_id"] or "")
             assert order is not None or row["alpaca_order_id"] is None, f"I1: the broker never gave {_name(row)}"
             assert order is None or order.client_order_id == row["client_order_id"], f"I1: another's id in {_name(row)}"
-        posts = Counter(
-            json.loads(str(seen["body"]))["client_order_id"] for seen in self._broker.requests
-            if seen["method"] == "POST" and seen["path"] == "/v2/orders"
-        )
+        posts = Counter(body["client_order_id"] for body in self._posted())
         assert set(posts.values()) <= {1}, f"I1: sent more than once: {posts.most_common(1)}"
         ours = self.our_orders()
         written = {row["client_order_id"] for row in self.orders}
@@ -230,6 +234,7 @@ class Books:
     def _no_entry_beside_its_successor(self) -> None:
         """An AMEND asks for what the order before has not filled, once that has ended. Source: I10."""
         known = self._broker.state.orders
+        asked = {body["client_order_id"]: Decimal(body["qty"]) for body in self._posted()}  # a split changes the order
         for before, analysis_id, wanted in self._amends:
             names = {row["client_order_id"] for row in self.orders if row["analysis_decision_id"] == analysis_id}
             sent = [order for order in known.values() if order.client_order_id in names and _is_entry(order)]
@@ -239,7 +244,8 @@ class Books:
             filled = sum((old.filled_qty for old in chain), ZERO)
             for order in sent:
                 assert not chain[-1].live, f"I10: {self._describe(before)} is at work beside {self._describe(order.id)}"
-                assert order.qty == wanted - filled, f"I10: {order.qty} ordered of {wanted}, {filled} filled"
+                qty = asked[order.client_order_id]
+                assert qty == wanted - filled, f"I10: {qty} ordered of {wanted}, {filled} filled"
 
     def _ended_trades_have_no_shares(self) -> None:
         """By our own rows: what the broker has newer than the last pass is news for the next one.
