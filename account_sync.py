@@ -1,6 +1,6 @@
 """Writes down what the broker says of the account's orders and executions: ours, and those of others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
@@ -74,14 +74,14 @@ class AccountSync:
 
         A listing shows only the last one. Raises BrokerError.
         """
+        listed = {order["id"]: order for order in orders}
         links: list[JsonObject] = []
-        for newest in (leg for order in orders if not known.is_foreign(order) for leg in order["legs"]):
-            link: JsonObject | None = newest
-            chain = 0
-            while link and chain < LONGEST_CHAIN and known.is_foreign(link) and not known.has(link.get("replaces")):
-                link = self._broker.get_order(link["replaces"]) if link.get("replaces") else None
-                links += [link] if link else []
-                chain += 1
+        for order in orders:
+            chain = _unknown_chain(order, known, listed.get)
+            if chain and not known.has(chain[-1].get("replaces")):
+                continue  # somebody else's
+            for leg in order["legs"]:
+                links += _unknown_chain(leg, known, self._broker.get_order)[1:]
         return links
 
     def _ask_for_absent(self, rows: Sequence[Row], listed: set[str], found: PassLog) -> None:
@@ -147,6 +147,19 @@ class _Known:
 
     def _has_new_successor(self, raw: JsonObject) -> bool:
         return raw.get("replaced_by") is not None and raw["replaced_by"] not in self._known
+
+
+def _unknown_chain(
+    order: JsonObject, known: _Known, find: Callable[[str], JsonObject | None],
+) -> list[JsonObject]:
+    """Return an order without a row here and the ones it replaced, back to the first whose predecessor has a row."""
+    chain: list[JsonObject] = []
+    link: JsonObject | None = order
+    while link and known.is_foreign(link) and len(chain) < LONGEST_CHAIN:
+        chain.append(link)
+        before = link.get("replaces")
+        link = find(before) if before and not known.has(before) else None
+    return chain
 
 
 def _says_the_same(row: Row, raw: JsonObject) -> bool:

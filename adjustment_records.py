@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from db_layer import Row, TradingDB
 from order_life import AdjustmentKind, opposite
 from trade import Trade
 
+SPLITS_SINCE = timedelta(days=14)
 # Executions of other people's orders, as far as they are not put down to trades of ours yet; newest first.
 UNATTRIBUTED = """
 SELECT fill.execution_id, fill.side, fill.price, fill.filled_at,
@@ -60,9 +62,14 @@ def unattributed(db: TradingDB, symbol: str) -> list[Row]:
     return [row for row in db.execute_query(UNATTRIBUTED, {"symbol": symbol}) if row["qty"] > 0]
 
 
-def seen_evidence(db: TradingDB, evidence_ids: Sequence[str]) -> set[str]:
-    """Return those of the broker's ids that adjustments rest on already. Raises DatabaseError."""
-    return {row["evidence_id"] for row in db.execute_query(EVIDENCE_SEEN, {"evidence_ids": list(evidence_ids)})}
+def unfollowed_splits(db: TradingDB, splits: Sequence[dict[str, Any]], symbol: str) -> list[dict[str, Any]]:
+    """Return those of the broker's splits that are of this symbol and that no adjustment rests on yet.
+
+    Raises DatabaseError.
+    """
+    ids = {split["id"]: split for split in splits if split["symbol"] == symbol}
+    seen = {row["evidence_id"] for row in db.execute_query(EVIDENCE_SEEN, {"evidence_ids": list(ids)})}
+    return [split for id, split in ids.items() if id not in seen]
 
 
 def trades_alive(db: TradingDB, symbol: str, moment: datetime) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from typing import TypeVar
 
 S = TypeVar("S", bound=StrEnum)
@@ -199,6 +200,13 @@ def decimal_text(number: Decimal) -> str:
 def opposite(side: str) -> str:
     """Return the side that closes what this side opened."""
     return "sell" if side == "buy" else "buy"
+
+
+def is_ratio_of_a_split(ratio: Decimal) -> bool:
+    """Tell a split from a coincidence: n for 1, 1 for n, or small numbers such as 3 for 2."""
+    exact = Fraction(ratio).limit_denominator(10_000)
+    few, many = sorted((exact.numerator, exact.denominator))
+    return ratio != 1 and few > 0 and (few == 1 or many <= 5)
 
 
 @dataclass(frozen=True)

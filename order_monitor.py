@@ -105,8 +105,8 @@ class OrderMonitor:
 
     def _keep_books(self, trades: Sequence[Trade]) -> None:
         """Write what the fills mean for the trades: opened, grown, shrunken, over."""
-        grown = [trade for trade in trades if trade.held > 0 and not _is_tracked(trade)]
-        self._in_bulk(grown, self.handle_entry_filled)
+        moved = [trade for trade in trades if _has_shares_unheard_of(trade)]
+        self._in_bulk(moved, self.handle_entry_filled)
         self._in_bulk([trade for trade in trades if trade.held == 0 and trade.entry_ended], self.handle_trade_over)
 
     def _in_bulk(self, trades: Sequence[Trade], write: Callable[[Sequence[Trade]], None]) -> None:
@@ -158,11 +158,17 @@ def _is_alive(trade: Trade) -> bool:
     return trade.held > 0 or not trade.entry_ended
 
 
+def _has_shares_unheard_of(trade: Trade) -> bool:
+    """Tell whether the books do not say yet what a trade holds, or that it held shares which are gone again."""
+    came_and_went = trade.entered > 0 and trade.journal["status"] == JournalStatus.ORDERED
+    return came_and_went or (trade.held != 0 and not _is_tracked(trade))
+
+
 def _is_tracked(trade: Trade) -> bool:
-    """Tell whether the books say already what the trade holds."""
-    journal = trade.journal
+    """Tell whether the books say already what the trade holds; shares below nought have no row."""
+    journal, held = trade.journal, trade.held if trade.held > 0 else None
     said = journal["status"], journal["actual_qty"], journal["actual_entry"], journal["tracked_qty"]
-    return said == (JournalStatus.POSITION, trade.entered, round(trade.entry_price, 6), trade.held)
+    return said == (JournalStatus.POSITION, trade.entered, round(trade.entry_price, 6), held)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 from audit_trail import AlertKind, AlertLevel, raise_alert
 from clock import Clock
 from db_layer import DatabaseError, Row, TradingDB, write_each
 from order_comparison import Change, Heard, Successor, end_of_replaced, find_changes, find_successors
-from order_life import JournalStatus, OrderRole, OrderStatus, decimal_text
+from order_life import JournalStatus, OrderRole, OrderStatus, decimal_text, is_ratio_of_a_split
 from order_records import LOAD_HEARD, add_successors, apply_changes
+from trade_records import restate_plan
 
+CENT = Decimal("0.01")
 AMENDED_TRADE = """
 SELECT journal.trade_id FROM audit.trade_decisions decision
 JOIN order_execution target ON target.id = decision.target_order_id
@@ -48,7 +51,7 @@ class OrderNews:
         taken = self.apply(changes)
         for change in changes:
             self._alert_late_fill(change)
-            self._alert_changed_entry(change)
+            self._follow_changed_entry(change)
         if len(grown) > len(rows) or len(taken) < len(changes):
             return changes, None
         return changes, [taken.get(row["id"], row) for row in rows]
@@ -71,17 +74,21 @@ class OrderNews:
             raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_RECORDED, new["id"], words, now)
         return added, {successor.row["id"] for successor in unwritten}
 
-    def _alert_changed_entry(self, change: Change) -> None:
+    def _follow_changed_entry(self, change: Change) -> None:
+        """Bring the plan of a resting entry to a split that the broker restated it for; say what else it changed."""
         row, qty = change.row, change.order["qty"]
         same = row["order_type"] == OrderRole.ENTRY and row["alpaca_order_id"] == change.order["id"]
-        if same and qty is not None and qty != row["qty"]:
-            shares = f"from {decimal_text(row['qty'])} to {decimal_text(qty)} shares"
-            words = (
-                f"the broker changed the entry {row['client_order_id']} {shares}; its stop and its target are the old "
-                "ones: amend or cancel it"
-            )
-            name, now = row["client_order_id"], self._clock.now()
-            raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_CHANGED_BY_BROKER, name, words, now)
+        if not same or qty is None or qty == row["qty"]:
+            return
+        now, name = self._clock.now(), row["client_order_id"]
+        shares = f"the broker changed the entry {name} from {decimal_text(row['qty'])} to {decimal_text(qty)} shares"
+        if _was_split(change):
+            restate_plan(self._db, row["trade_journal_id"], qty / row["qty"], now)
+            words = f"{shares} for a split; the stop and the target of its trade were restated"
+            raise_alert(self._db, AlertLevel.WARNING, AlertKind.SPLIT, row["symbol"], words, now)
+            return
+        words = f"{shares}; its stop and its target are the old ones: amend or cancel it"
+        raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_CHANGED_BY_BROKER, name, words, now)
 
     def _alert_late_fill(self, change: Change) -> None:
         row, filled = change.row, change.order["filled_qty"]
@@ -121,6 +128,15 @@ class OrderNews:
             if order is not None and order["order_type"] == OrderRole.ENTRY:
                 words = f"the broker rejected order {change.order['id']} after taking it"
                 alert_amended(self._db, order["trade_decision_id"], words, self._clock.now())
+
+
+def _was_split(change: Change) -> bool:
+    """Tell whether an unfilled order asks for more shares at a price as much lower, or for fewer the other way."""
+    row, order = change.row, change.order
+    if order["filled_qty"] or row["limit_price"] is None or not order["limit_price"]:
+        return False
+    ratio = order["qty"] / row["qty"]
+    return is_ratio_of_a_split(ratio) and abs(row["limit_price"] / ratio - order["limit_price"]) < CENT
 
 
 def alert_amended(db: TradingDB, decision_id: int, reason: str, now: datetime) -> None:

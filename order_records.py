@@ -230,17 +230,19 @@ def count_missed_lookup(db: TradingDB, order_id: int, now: datetime) -> int:
 
 def add_successors(db: TradingDB, successors: Sequence[Successor], now: datetime) -> None:
     """Write the orders that replaced ours; what was filled comes with the next change. Raises DatabaseError."""
-    if not successors:
-        return
-    orders = [successor.order for successor in successors]
-    db.execute_update(ADD_SUCCESSORS, {
-        "old_ids": [successor.row["id"] for successor in successors],
-        "alpaca_order_ids": [order["id"] for order in orders],
-        "client_order_ids": [order.get("client_order_id") for order in orders],
-        "broker_statuses": [order["status"] for order in orders], "qtys": [order["qty"] for order in orders],
-        "limit_prices": [order["limit_price"] for order in orders],
-        "stop_prices": [order["stop_price"] for order in orders], "now": now,
-    })
+    # A leg is put under the order that its parent's place has gone to by then.
+    parents = [successor for successor in successors if successor.row["parent_order_id"] is None]
+    legs = [successor for successor in successors if successor.row["parent_order_id"] is not None]
+    for group in filter(None, (parents, legs)):
+        orders = [successor.order for successor in group]
+        db.execute_update(ADD_SUCCESSORS, {
+            "old_ids": [successor.row["id"] for successor in group],
+            "alpaca_order_ids": [order["id"] for order in orders],
+            "client_order_ids": [order.get("client_order_id") for order in orders],
+            "broker_statuses": [order["status"] for order in orders], "qtys": [order["qty"] for order in orders],
+            "limit_prices": [order["limit_price"] for order in orders],
+            "stop_prices": [order["stop_price"] for order in orders], "now": now,
+        })
 
 
 def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> dict[int, Row]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
+from adjustment_records import SPLITS_SINCE, unfollowed_splits
 from alpaca_client import Broker, Outcome
 from audit_trail import AlertKind, AlertLevel, finish_decisions
 from clock import Clock
@@ -31,8 +32,13 @@ TARGET_RETRY = timedelta(hours=20)
 CENT = Decimal("0.01")
 STOP_ATTEMPTS = 2
 HELD_BY_OTHERS = """
-SELECT COALESCE(sum(CASE side WHEN 'long' THEN qty ELSE -qty END), 0) AS qty
-FROM position_tracking WHERE symbol = %(symbol)s AND trade_journal_id <> %(journal_id)s
+WITH others AS (
+    SELECT id FROM trade_journal WHERE symbol = %(symbol)s AND status = 'POSITION' AND id <> %(journal_id)s
+)
+SELECT COALESCE(sum(CASE moved.side WHEN 'buy' THEN moved.qty ELSE -moved.qty END), 0) AS qty
+FROM (SELECT side, filled_qty AS qty FROM order_execution WHERE trade_journal_id IN (SELECT id FROM others)
+      UNION ALL
+      SELECT side, qty FROM position_adjustment WHERE trade_journal_id IN (SELECT id FROM others)) AS moved
 """
 LAST_WORDS = """
 SELECT error_message FROM audit.trade_executions WHERE order_execution_id = %(order_id)s ORDER BY id DESC LIMIT 1
@@ -64,6 +70,10 @@ class Protection:
             return
         # What protects some of the shares is not taken away before it is sure that something better can be placed.
         if not self._there_at_broker(trade):
+            return
+        if self._was_split(trade):
+            if not live:
+                self._unprotected(trade, "its stock was split, and the position monitor has not followed that yet")
             return
         if not all(self._remove(order) for order in live):
             self._unprotected(trade, "the exit orders that do not fit it did not go away")
@@ -129,7 +139,6 @@ class Protection:
             self._too_many(trade, f"{words}; the broker's position does not show it")
             return
         self._too_many(trade, f"{words}; they are brought back at market")
-        self.hold([trade])
         self._place_exit(trade, -trade.held, trade.side, ExitReason.EMERGENCY_EXIT)
 
     def hold(self, trades: Sequence[Trade]) -> None:
@@ -160,7 +169,8 @@ class Protection:
         rejected = _rejected_later(trade)
         if rejected:
             self._unprotected(trade, "the broker took its last exit order and rejected it later")
-        if rejected >= STOP_ATTEMPTS:
+        # Where not even closing was taken, that is tried again, and not the whole ladder at every pass.
+        if rejected >= STOP_ATTEMPTS or _closing_was_refused(trade):
             self.close_at_market(trade, ExitReason.EMERGENCY_EXIT)
             return
         if self._wants_target(trade):
@@ -264,6 +274,20 @@ class Protection:
         self._mismatch(trade, there)
         return False
 
+    def _was_split(self, trade: Trade) -> bool:
+        """Tell whether the broker's position differs from our books by a split that they do not know yet."""
+        if self._broker.position(trade.symbol).qty == self._others(trade) + trade.position:
+            return False
+        opened = min(order["created_at"] for order in trade.entries)
+        splits = self._broker.list_splits(self._clock.now() - SPLITS_SINCE)
+        return any(split["at"] >= opened for split in unfollowed_splits(self._db, splits, trade.symbol))
+
+    def _others(self, trade: Trade) -> Decimal:
+        """Return the shares of all other trades in a trade's symbol, negative for short ones."""
+        ids = {"symbol": trade.symbol, "journal_id": trade.id}
+        qty: Decimal = self._db.execute_query(HELD_BY_OTHERS, ids)[0]["qty"]
+        return qty
+
     def _mismatch(self, trade: Trade, there: Decimal) -> None:
         self._found.critical(
             AlertKind.BROKER_MISMATCH, trade.name,
@@ -273,9 +297,7 @@ class Protection:
 
     def _short_at_broker(self, trade: Trade) -> bool:
         """Tell whether the broker's position is what our books say with the excess in them."""
-        others = self._db.execute_query(HELD_BY_OTHERS, {"symbol": trade.symbol, "journal_id": trade.id})[0]["qty"]
-        excess = trade.held if trade.side == "buy" else -trade.held
-        return bool(self._broker.position(trade.symbol).qty == others + excess)
+        return self._broker.position(trade.symbol).qty == self._others(trade) + trade.position
 
     def _place_exit(
         self, trade: Trade, qty: Decimal, side: str, reason: ExitReason,
@@ -344,6 +366,13 @@ class Protection:
     def _unprotected(self, trade: Trade, why: str) -> None:
         words = f"{decimal_text(trade.held)} {trade.symbol} of {trade.name} have no exit order for all shares: {why}"
         self._found.critical(AlertKind.UNPROTECTED_POSITION, trade.name, words)
+
+
+def _closing_was_refused(trade: Trade) -> bool:
+    """Tell whether the trade's newest exit is one that was to close it in an emergency and came to nothing."""
+    newest = trade.exits[-1] if trade.exits else {}
+    said = newest.get("exit_reason"), newest.get("order_status")
+    return said == (ExitReason.EMERGENCY_EXIT, OrderStatus.REJECTED) and newest["side"] != trade.side
 
 
 def _rejected_later(trade: Trade) -> int:

@@ -9,21 +9,21 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from functools import partial
 
 from account_sync import AccountSync
 from adjustment_records import (
+    SPLITS_SINCE,
     Adjustment,
     add_adjustments,
     closing_side,
     forget_guesses,
     lock_trades,
     restate_prices,
-    seen_evidence,
     share_out,
     trades_alive,
     unattributed,
+    unfollowed_splits,
 )
 from alpaca_client import Broker, JsonObject
 from audit_trail import AlertKind, AlertLevel
@@ -31,7 +31,7 @@ from clock import Clock
 from db_layer import Row, TradingDB
 from fill_records import fills_by_order
 from order_desk import OrderDesk
-from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, opposite
+from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, is_ratio_of_a_split, opposite
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from trade import Trade
 from trade_book import conclude, give_way, load_open_trades, load_trades, settle_estimates
@@ -40,7 +40,6 @@ from trade_records import estimated_trades, hold_positions
 # Positions lag fills: nothing is concluded from a difference while an order's last news is younger.
 SETTLING = timedelta(minutes=2)
 LOOKS = 3
-SPLITS_SINCE = timedelta(days=14)
 EVER, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 log = logging.getLogger("reconciliation")
@@ -134,9 +133,7 @@ class Reconciliation:
 
     def _follow_splits(self, symbol: str, there: Decimal) -> None:
         """Follow the splits of a symbol that the books do not know, if the broker's position bears them out."""
-        splits = [split for split in self._recent_splits() if split["symbol"] == symbol]
-        seen = seen_evidence(self._db, [split["id"] for split in splits])
-        unseen = [split for split in splits if split["id"] not in seen]
+        unseen = unfollowed_splits(self._db, self._recent_splits(), symbol)
         for split in unseen:
             self._follow_split(split, there)
         if unseen:
@@ -167,7 +164,7 @@ class Reconciliation:
         self, trades: Sequence[Trade], held: Mapping[int, Decimal], ratio: Decimal, split: JsonObject,
     ) -> None:
         """Multiply the shares that trades held by a split's ratio, and divide their stops and targets by it."""
-        if not _is_ratio_of_a_split(ratio):
+        if not is_ratio_of_a_split(ratio):
             return
         self._adjust(trades, [_split_of(trade, held[trade.id], ratio, split) for trade in trades], ratio)
         words = f"{split['symbol']} was split, {decimal_text(round(ratio, 6))} shares for each one"
@@ -312,13 +309,6 @@ def _position_at(trade: Trade, fills: Mapping[int, Sequence[Fill]], moment: date
         if fill.at is not None and fill.at < moment
     ] + [(change["side"], change["qty"]) for change in trade.adjustments if change["happened_at"] < moment]
     return sum((qty if side == "buy" else -qty for side, qty in moved), Decimal(0))
-
-
-def _is_ratio_of_a_split(ratio: Decimal) -> bool:
-    """Tell a split from a coincidence: n for 1, 1 for n, or small numbers such as 3 for 2."""
-    exact = Fraction(ratio).limit_denominator(10_000)
-    few, many = sorted((exact.numerator, exact.denominator))
-    return ratio != 1 and few > 0 and (few == 1 or many <= 5)
 
 
 def _split_of(trade: Trade, held: Decimal, ratio: Decimal, split: JsonObject) -> Adjustment:

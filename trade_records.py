@@ -88,6 +88,13 @@ WITH tracked AS (
 UPDATE trade_journal SET current_stop_loss = COALESCE(%(stop_price)s, current_stop_loss), updated_at = %(now)s
 WHERE id = %(journal_id)s
 """
+RESTATE_PLAN = """
+UPDATE trade_journal
+SET planned_qty = round(planned_qty * %(ratio)s, 9), planned_entry = round(planned_entry / %(ratio)s, 2),
+    planned_stop_loss = round(planned_stop_loss / %(ratio)s, 2),
+    planned_take_profit = round(planned_take_profit / %(ratio)s, 2), updated_at = %(now)s
+WHERE id = %(journal_id)s AND status = 'ORDERED'
+"""
 END_TRADES = """
 WITH ended AS (
     UPDATE trade_journal journal
@@ -193,6 +200,11 @@ def track_exits(
     db.execute_update(TRACK_EXITS, {
         "journal_id": journal_id, "stop_id": stop_id, "stop_price": stop_price, "target_id": target_id, "now": now,
     })
+
+
+def restate_plan(db: TradingDB, journal_id: int, ratio: Decimal, now: datetime) -> None:
+    """Bring the plan of a trade without shares to a split's ratio (new shares for an old one). Raises DatabaseError."""
+    db.execute_update(RESTATE_PLAN, {"journal_id": journal_id, "ratio": ratio, "now": now})
 
 
 def end_trades(db: TradingDB, ends: Mapping[int, TradeEnd], now: datetime) -> int:

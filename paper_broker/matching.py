@@ -252,6 +252,8 @@ class Matching:
         if behaviour.replace_loses_to_fill and quote is not None:
             behaviour.replace_loses_to_fill = False
             self._status(old, "new")
+            if old.role == STOP_LOSS:
+                self._end_target(old)
             self.execute(old, old.remaining, old.limit_price or quote.last)
         if old.status != "pending_replace":
             self._finish(new, "rejected")

@@ -45,7 +45,7 @@ COMMENT ON COLUMN trade_journal.pattern IS 'Chart pattern named by the decision.
 COMMENT ON COLUMN trade_journal.status IS 'ORDERED until the first filled share, then POSITION, then CLOSED; CANCELLED when nothing was ever filled.';
 COMMENT ON COLUMN trade_journal.initial_analysis_id IS 'Analysis_Id of the row that decided the trade.';
 COMMENT ON COLUMN trade_journal.trade_decision_id IS 'audit.trade_decisions.id of the decision.';
-COMMENT ON COLUMN trade_journal.planned_entry IS 'Limit price decided, dollars; NULL for a market order.';
+COMMENT ON COLUMN trade_journal.planned_entry IS 'Limit price decided, dollars; NULL for a market order. Follows a split while the entry rests, as the other plans do.';
 COMMENT ON COLUMN trade_journal.planned_stop_loss IS 'Stop price decided, dollars.';
 COMMENT ON COLUMN trade_journal.planned_take_profit IS 'Target price decided, dollars; SWING only.';
 COMMENT ON COLUMN trade_journal.planned_qty IS 'Shares decided.';

@@ -102,6 +102,15 @@ def test_7_the_old_order_may_fill_first_and_the_new_one_is_rejected(desk: Rehear
     assert (desk.status(old), desk.status(new)) == ("filled", "rejected")
 
 
+def test_7_a_stop_that_fills_before_it_is_replaced_ends_its_target(desk: Rehearsal) -> None:
+    desk.long()
+    target = desk.oco()
+    stop = target["legs"][0]
+    desk.broker.behave(replace_loses_to_fill=True)
+    patch(desk, stop, stop_price="121")
+    assert (desk.status(stop), desk.status(target)) == ("filled", "canceled")
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [

@@ -233,3 +233,17 @@ def test_a_day_trade_of_a_fraction_is_closed_before_the_close(day_world: World) 
     for _ in range(2):
         day_world.monitor()
     assert (day_world.one("trade_journal")["exit_reason"], is_flat(day_world)) == ("EOD_EXIT", True)
+
+
+def test_a_day_trade_entered_while_it_is_flattened_is_closed_without_an_alarm(day_world: World) -> None:
+    place(day_world, DAY_TRADE)
+    day_world.pass_time(hours=5, minutes=51)
+    day_world.market.set_liquidity("NVDA", None)
+    day_world.market.behave(cancel_loses_to_fill=True)
+    for _ in range(4):
+        day_world.monitor()
+        day_world.pass_time(minutes=1)
+    journal = day_world.one("trade_journal")
+    assert (journal["status"], journal["exit_reason"], is_flat(day_world)) == ("CLOSED", "EOD_EXIT", True)
+    assert day_world.db.query("alerts", {"level": "critical"}) == []
+    assert stays_as_it_is(day_world)

@@ -118,6 +118,30 @@ def test_when_both_legs_fill_the_excess_is_bought_back_and_counted(world: World)
     assert is_flat(world)
 
 
+def test_shares_that_the_exits_took_beyond_what_there_was_are_not_tracked(world: World) -> None:
+    world.open_position()
+    world.market.behave(both_legs_fill=True, positions_lag="90")
+    world.price("NVDA", "123")
+    world.monitor()
+    assert world.one("alerts", kind="too_many_exits")["message"].endswith("the broker's position does not show it")
+    assert world.db.query("position_tracking") == []
+    assert world.one("trade_journal")["status"] == "POSITION"
+
+
+def test_the_excesses_of_two_trades_in_a_symbol_are_both_brought_back(world: World) -> None:
+    world.open_position()
+    world.open_position(swing(qty=30))
+    for order in list(world.market.state.live.values()):
+        if order.stop_price:
+            world.market.behave(both_legs_fill=True)
+            change_by_hand(world, order, stop_price="134")
+    for _ in range(3):
+        world.monitor()
+        world.pass_time(minutes=1)
+    assert {trade["status"] for trade in world.db.query("trade_journal")} == {"CLOSED"}
+    assert is_flat(world)
+
+
 def test_an_excess_that_somebody_brought_back_by_hand_ends_its_trade(world: World) -> None:
     world.open_position()
     world.market.behave(both_legs_fill=True)
@@ -214,6 +238,17 @@ def test_an_exit_changed_twice_between_two_passes_is_followed_to_the_last(world:
     assert exits(world) == [45]
     assert world.one("order_execution", alpaca_order_id=second.id)["order_status"] == "replaced"
     assert world.one("order_execution", alpaca_order_id=last.id)["order_status"] == "pending"
+    assert stays_as_it_is(world)
+
+
+def test_an_oco_is_followed_whose_stop_was_moved_twice_and_its_target_once(world: World) -> None:
+    first = move(world, "stop of an OCO")
+    target = change_by_hand(world, member(world, "limit"), limit_price="150")
+    last = change_by_hand(world, first, stop_price="129")
+    world.monitor()
+    for order in (target, last):
+        assert world.one("order_execution", alpaca_order_id=order.id)["order_status"] == "pending"
+    assert world.db.query("external_order") == []
     assert stays_as_it_is(world)
 
 

@@ -237,7 +237,7 @@ def test_an_entry_whose_quantity_the_broker_changed_is_a_critical_alert(world: W
     world.decide(swing(limit_price=130, time_in_force="gtc"))
     world.execute()
     entry = world.one("order_execution")
-    monitor(world, in_listing(entry["alpaca_order_id"], qty="90", limit_price="65"))
+    monitor(world, in_listing(entry["alpaca_order_id"], qty="90", limit_price="129"))
     assert alerts(world, "order_changed_by_broker") == [entry["client_order_id"]]
     assert world.one("alerts", kind="order_changed_by_broker")["level"] == "critical"
 

@@ -54,6 +54,23 @@ def test_a_position_whose_stop_is_refused_again_is_closed_at_market(
     assert sold(world) == 45
 
 
+def test_where_not_even_closing_is_taken_each_pass_tries_that_once(world: World) -> None:
+    refuse(world, '"side": "sell"', 6)
+    world.open_position()
+    assert [body.get("order_class", body["type"]) for body in world.posted()] == [
+        "limit", "oco", "stop", "stop", "market",
+    ]
+    for _ in range(2):
+        world.pass_time(minutes=1)
+        world.monitor()
+    assert [body["type"] for body in world.posted()[5:]] == ["market", "market"]
+    for _ in range(2):
+        world.pass_time(minutes=1)
+        world.monitor()
+    assert world.one("trade_journal")["exit_reason"] == "EMERGENCY_EXIT"
+    assert is_flat(world)
+
+
 def test_an_emergency_exit_takes_the_rest_of_the_entry_with_it(world: World) -> None:
     place(world, swing(), filled="20")
     refuse(world, "stop", 3)

@@ -12,6 +12,7 @@ from db_layer import TradingDB
 from paper_broker.account import record_fill
 from paper_broker.orders import Order
 from position_monitor import PositionMonitor
+from tests.flow.exits import sent
 from tests.flow.world import World, swing, trend
 
 NOTHING: list[Any] = []
@@ -237,6 +238,37 @@ def test_a_split_restates_shares_prices_and_exits_but_not_the_profit(world: Worl
     journal = world.one("trade_journal")
     assert journal["exit_reason"] == "TARGET_HIT"
     assert journal["actual_pnl"] == shares * target.limit_price - 45 * entry
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [("10", Decimal(10)), ("1/5", Decimal("0.2"))])
+def test_an_entry_that_rests_through_a_split_takes_its_plan_along(world: World, ratio: str, factor: Decimal) -> None:
+    world.decide(swing(limit_price=130, time_in_force="gtc"))
+    world.execute()
+    world.pass_time(hours=14)
+    world.market.split("NVDA", ratio)
+    world.monitor()
+    world.pass_time(hours=10)
+    (entry,) = world.market.state.live.values()
+    world.price("NVDA", str(entry.limit_price))
+    world.monitor()
+    stop, target = sorted(world.market.state.live.values(), key=lambda order: order.stop_price is None)
+    assert (stop.qty, stop.stop_price) == (45 * factor, round(124 / factor, 2))
+    assert (target.qty, target.limit_price) == (45 * factor, round(Decimal("145.50") / factor, 2))
+    assert {alert["kind"] for alert in world.db.query("alerts")} == {"split"}
+
+
+def test_exits_stay_as_the_broker_made_them_until_a_split_is_followed(world: World) -> None:
+    world.open_position(trend())
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "10")
+    before = sent(world)
+    world.monitor()
+    assert sent(world) == before
+    world.value()
+    world.monitor()
+    (stop,) = world.market.state.live.values()
+    assert (stop.qty, stop.stop_price) == (450, Decimal("12.40"))
+    assert sent(world) == before
 
 
 def test_what_was_traded_after_a_split_is_told_from_the_split(world: World) -> None:

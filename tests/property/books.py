@@ -78,13 +78,6 @@ class Books:
         """The signed shares of each trade that has any, by the broker's executions and the adjustments written."""
         return {id: qty for id, qty in self._held().items() if qty}
 
-    def foreign_shares(self, symbol: str) -> Decimal:
-        """The shares at the broker that are not our trades'."""
-        self._read(EACH_STEP)
-        ours = {row["id"] for row in self.journals if row["symbol"] == symbol}
-        mine = (qty for id, qty in self._held().items() if id in ours)
-        return self.shares_at_broker(symbol) - sum(mine, ZERO)
-
     def hindered(self) -> list[str]:
         """The trades that are not as they should be because of somebody else, with an alert that says so."""
         self._read(("journals", "orders", "adjustments"))
@@ -148,6 +141,13 @@ class Books:
             return True
         return bool(order.root) and order.root != order.id and self._is_ours(orders[order.root])
 
+    def _posted(self) -> list[dict[str, str]]:
+        """The bodies of all orders that arrived at the broker."""
+        return [
+            json.loads(str(seen["body"])) for seen in self._broker.requests
+            if seen["method"] == "POST" and seen["path"] == "/v2/orders"
+        ]
+
     def _executions(self) -> Iterator[Activity]:
         return (activity for activity in self._broker.state.activities if activity.kind == "FILL")
 
@@ -186,10 +186,7 @@ class Books:
             order = known.get(row["alpaca_order_id"] or "")
             assert order is not None or row["alpaca_order_id"] is None, f"I1: the broker never gave {_name(row)}"
             assert order is None or order.client_order_id == row["client_order_id"], f"I1: another's id in {_name(row)}"
-        posts = Counter(
-            json.loads(str(seen["body"]))["client_order_id"] for seen in self._broker.requests
-            if seen["method"] == "POST" and seen["path"] == "/v2/orders"
-        )
+        posts = Counter(body["client_order_id"] for body in self._posted())
         assert set(posts.values()) <= {1}, f"I1: sent more than once: {posts.most_common(1)}"
         ours = self.our_orders()
         written = {row["client_order_id"] for row in self.orders}
@@ -237,6 +234,7 @@ class Books:
     def _no_entry_beside_its_successor(self) -> None:
         """An AMEND asks for what the order before has not filled, once that has ended. Source: I10."""
         known = self._broker.state.orders
+        asked = {body["client_order_id"]: Decimal(body["qty"]) for body in self._posted()}  # a split changes the order
         for before, analysis_id, wanted in self._amends:
             names = {row["client_order_id"] for row in self.orders if row["analysis_decision_id"] == analysis_id}
             sent = [order for order in known.values() if order.client_order_id in names and _is_entry(order)]
@@ -246,7 +244,8 @@ class Books:
             filled = sum((old.filled_qty for old in chain), ZERO)
             for order in sent:
                 assert not chain[-1].live, f"I10: {self._describe(before)} is at work beside {self._describe(order.id)}"
-                assert order.qty == wanted - filled, f"I10: {order.qty} ordered of {wanted}, {filled} filled"
+                qty = asked[order.client_order_id]
+                assert qty == wanted - filled, f"I10: {qty} ordered of {wanted}, {filled} filled"
 
     def _ended_trades_have_no_shares(self) -> None:
         """By our own rows: what the broker has newer than the last pass is news for the next one.
@@ -364,8 +363,7 @@ class Books:
             else:
                 assert shares == 0, f"I13: {words}"
             known = ZERO if row is None else row["qty"] * (1 if row["side"] == "long" else -1)
-            if FORGETS_SHARES_THAT_ARE_NOT_THERE or shares * sign >= 0:
-                assert known == max(shares * sign, ZERO) * sign, f"I12: {words} and {known} in position_tracking"
+            assert known == max(shares * sign, ZERO) * sign, f"I12: {words} and {known} in position_tracking"
         self._compare_with_the_broker(together, excess)
 
     def _compare_with_the_broker(self, ours: dict[str, Decimal], excess: set[str]) -> None:
@@ -393,36 +391,41 @@ class Books:
             assert mine * theirs >= 0 or symbol in excess | netted, words
 
     def _netted(self) -> set[str]:
-        """The symbols in which an entry of ours met shares of somebody else on the other side.
+        """The symbols in which shares of ours met shares of somebody else on the other side.
 
-        An account has one net position. Somebody else's execution closes his own shares first, then ours; where our
-        exit closes them a second time, what it turns the position into is put down to him.
+        An account has one net position. Somebody else's execution closes his own shares first, then ours, the oldest
+        trade's first. An entry of ours can then meet shares of his, and an exit of ours can close a second time what
+        he closed: what it turns the position into is put down to him, and other trades of ours may hide it.
         """
-        roles = {row["alpaca_order_id"]: row["order_type"] for row in self.orders}
-        ours: defaultdict[str, Decimal] = defaultdict(Decimal)
+        trades = {row["alpaca_order_id"]: row["trade_journal_id"] for row in self.orders}
+        entries = {row["alpaca_order_id"] for row in self.orders if row["order_type"] == "ENTRY"}
+        ours: defaultdict[str, defaultdict[int, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
         theirs: defaultdict[str, Decimal] = defaultdict(Decimal)
         netted = set()
         for activity in self._broker.state.activities:
-            symbol, role = activity.data["symbol"], roles.get(activity.order_id)
+            symbol, trade = activity.data["symbol"], trades.get(activity.order_id, 0)
+            held = ours[symbol]
             if activity.kind == "SPLIT":
-                before = ours[symbol] + theirs[symbol]
-                ratio = 1 + Decimal(activity.data["qty"]) / before
-                ours[symbol] *= ratio
+                ratio = 1 + Decimal(activity.data["qty"]) / (sum(held.values(), ZERO) + theirs[symbol])
                 theirs[symbol] *= ratio
+                held.update({id: qty * ratio for id, qty in held.items()})
                 continue
             qty = _signed({**activity.data, "side": activity.data["side"].removesuffix("_short")})
-            if role is not None:
-                netted |= {symbol} if role == "ENTRY" and theirs[symbol] * qty < 0 else set()
-                ours[symbol] += qty
-                if role != "ENTRY" and ours[symbol] * qty > 0:
-                    theirs[symbol], ours[symbol] = theirs[symbol] + ours[symbol], ZERO
-                continue
-            for side in (theirs, ours):
-                closed = max(-abs(side[symbol]), -abs(qty)) if side[symbol] * qty < 0 else ZERO
-                part = closed if side[symbol] > 0 else -closed
-                side[symbol] += part
-                qty -= part
-            theirs[symbol] += qty
+            if trade:
+                held[trade] += qty
+                if activity.order_id not in entries and held[trade] * qty > 0:
+                    theirs[symbol] += held.pop(trade)
+            else:
+                own = _part_closed(theirs[symbol], qty)
+                theirs[symbol] += own
+                qty -= own
+                for id in sorted(held):
+                    part = _part_closed(held[id], qty)
+                    held[id] += part
+                    qty -= part
+                theirs[symbol] += qty
+            if theirs[symbol] * sum(held.values(), ZERO) < 0:
+                netted.add(symbol)
         return netted
 
     def _positions_are_protected(self) -> None:
@@ -497,13 +500,16 @@ class Split:
     changes: dict[int, Decimal]
 
 
-# What the programs cannot do yet: while exits that took too much cannot be undone, position_tracking stays.
-FORGETS_SHARES_THAT_ARE_NOT_THERE = False
 OUR_MISTAKES = ("not_attended_to", "order_not_recorded", "order_mismatch")
 
 
 def _is_entry(order: Order) -> bool:
     return order.client_order_id.startswith("tm-") and order.client_order_id.endswith("-e")
+
+
+def _part_closed(held: Decimal, qty: Decimal) -> Decimal:
+    """The part of a signed number of shares that closes some of those held."""
+    return min(abs(held), abs(qty)).copy_sign(qty) if held * qty < 0 else ZERO
 
 
 def _signed(row: Row | dict[str, str]) -> Decimal:

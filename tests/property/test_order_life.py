@@ -49,11 +49,6 @@ CENT = Decimal("0.01")
 USUAL = settings(max_examples=60, stateful_step_count=30, phases=[Phase.generate])
 PROFILE = USUAL if settings.get_current_profile_name() == "repeatable" else settings()
 
-# What the programs cannot do yet.
-FOLLOWS_A_STOP_MOVED_TWICE = False
-FOLLOWS_A_SPLIT_BEFORE_IT_PROTECTS = False
-FOLLOWS_FOREIGN_SHARES_THROUGH_A_SPLIT = False
-
 Thing = TypeVar("Thing")
 
 PICK = st.integers(0, 5)
@@ -246,8 +241,6 @@ class OrderLife(RuleBasedStateMachine):
         if seen:
             self.both_monitors(0)
         self._open()
-        if not FOLLOWS_A_SPLIT_BEFORE_IT_PROTECTS:
-            self._pass(self.world.value)
 
     # A person at the broker
 
@@ -279,8 +272,6 @@ class OrderLife(RuleBasedStateMachine):
         name = "stop_price" if order.stop_price else "limit_price"
         price = (getattr(order, name) * (100 + percent) / 100).quantize(CENT)
         self._by_hand(self.market.replace, order.id, {name: str(price)}, source="app")
-        if not FOLLOWS_A_STOP_MOVED_TWICE:
-            self._pass(self.world.monitor)
 
     # Misfortunes of the broker
 
@@ -298,7 +289,9 @@ class OrderLife(RuleBasedStateMachine):
         self._nothing_misbehaves()
         if self._session() is None:
             self._open()
-        self._pass(self.world.execute)
+        decisions: list[dict[str, Any]] = [{}]
+        while decisions != (decisions := self.books.contents()["decisions"]):
+            self._pass(self.world.execute)  # of several changes of one order each waits for the one before
         before: dict[str, list[dict[str, Any]]] = {}
         rounds, changed = 0, [""]
         while before != (before := self.books.contents()):
@@ -419,8 +412,6 @@ class OrderLife(RuleBasedStateMachine):
         """Only with whole shares and prices like before: what becomes of a fraction differs from broker to broker."""
         orders = [order for order in self.market.state.live.values() if order.symbol == symbol]
         sizes = [*self.books.positions().values(), *(order.remaining for order in orders)]
-        if not FOLLOWS_FOREIGN_SHARES_THROUGH_A_SPLIT and self.books.foreign_shares(symbol):
-            return False
         whole = all((size * times) % 1 == 0 for size in sizes) and not any(order.filled_qty for order in orders)
         return whole and symbol in self.market.state.positions and 20 <= self._price(symbol) / times <= 1000
 
