@@ -1,0 +1,49 @@
+"""What must be settled before the first new entry of a pass: unknown orders, orders, fills, positions, in this order.
+
+Where our books and the broker differ and nothing explains it, nobody knows what the account holds. Entries wait then,
+whatever their symbol, until the difference is gone or a person has acknowledged the alert. Source: docs/architecture.md.
+"""
+
+from account_sync import AccountSync
+from alpaca_client import Broker, BrokerError
+from clock import Clock
+from db_layer import TradingDB
+from order_desk import OrderDesk
+from pass_log import PassLog
+from reconciliation import Reconciliation
+
+# A position that vanished and was closed as an estimate is in doubt no more; that it is an estimate is said elsewhere.
+UNEXPLAINED_DIFFERENCE = """
+SELECT alert.message FROM audit.alerts alert
+WHERE alert.resolved_at IS NULL AND alert.acknowledged_at IS NULL
+  AND (alert.kind IN ('position_mismatch', 'order_mismatch')
+       OR alert.kind = 'position_vanished'
+          AND EXISTS (SELECT 1 FROM trade_journal WHERE trade_id = alert.subject AND status = 'POSITION'))
+ORDER BY alert.id LIMIT 1
+"""
+
+
+class StartupBarrier:
+    """Brings the books up to what the broker says, once, and says whether entries may be sent on their ground."""
+
+    def __init__(self, db: TradingDB, broker: Broker, clock: Clock, desk: OrderDesk, found: PassLog) -> None:
+        self._db = db
+        self._found = found
+        self._sync = AccountSync(db, broker, clock, desk)
+        self._desk = desk
+        self._reconciliation = Reconciliation(db, broker, clock, desk, self._sync, found)
+
+    def why_entries_wait(self) -> str | None:
+        """Settle what can be settled, and return why no entry may be sent, or None. Raises DatabaseError."""
+        try:
+            self._desk.settle_unfinished()
+            with self._found.reading("orders"):
+                self._sync.orders(self._found)
+            with self._found.reading("fills"):
+                self._sync.fills()
+            with self._found.reading("positions"):
+                self._reconciliation.run()
+        except BrokerError as error:
+            return f"the account could not be compared with the books: {error}"
+        differences = self._db.execute_query(UNEXPLAINED_DIFFERENCE)
+        return differences[0]["message"] if differences else None
