@@ -35,6 +35,7 @@ from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, record_checks
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before
+from session_locks import hold_account
 from trade_records import Trade, TradeEnd, end_trades
 
 STRATEGY = "n8n_analysis"
@@ -111,6 +112,10 @@ class OrderExecutor:
 
         Raises DatabaseError and BrokerError when the pass cannot do its work.
         """
+        with hold_account(self._db):
+            return self._pass()
+
+    def _pass(self) -> Counter[Result]:
         self._results = Counter()
         self._broker.account()
         self._desk.settle_unfinished()

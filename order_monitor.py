@@ -21,6 +21,7 @@ from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import Event, PassLog
 from protection import ALERTS, Protection
+from session_locks import hold_account
 from trade_book import conclude, load_open_trades, reload, settle_estimates
 from trade_records import Trade
 
@@ -45,6 +46,10 @@ class OrderMonitor:
 
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
+        with hold_account(self._db):
+            return self._pass()
+
+    def _pass(self) -> Counter[Event]:
         self._begin()
         self._broker.account()
         self._desk.settle_unfinished()

@@ -18,6 +18,7 @@ from db_layer import TradingDB
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import Event, PassLog
 from reconciliation import Reconciliation
+from session_locks import hold_account
 from trade_records import review_trades, unreviewed_trades, value_positions
 
 SYMBOLS = "SELECT DISTINCT symbol FROM position_tracking ORDER BY symbol"
@@ -52,6 +53,10 @@ class PositionMonitor:
 
     def run(self) -> Valuation:
         """Reconcile, value all positions with one price call, and review them. Raises DatabaseError and BrokerError."""
+        with hold_account(self._db):
+            return self._pass()
+
+    def _pass(self) -> Valuation:
         found = PassLog(self._db, self._clock)
         self._broker.account()
         found.tolerate("positions", lambda: self.check_for_closed_positions(found))

@@ -325,6 +325,7 @@ def test_a_cancel_whose_trade_is_gone_is_an_alert_and_holds_up_no_other_row(worl
     assert alert["subject"] == name
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_executors_at_once_carry_a_cancel_out_once(world: World, database: dict[str, Any]) -> None:
     entry = placed(world, trend())
     name = point(world, cancel(), entry["alpaca_order_id"])

@@ -158,6 +158,7 @@ def test_an_order_taken_after_it_was_given_up_is_a_critical_alert(world: World) 
     assert (world.one("alerts", kind="late_order")["level"]) == "critical"
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_executors_that_resume_one_intent_send_one_order(world: World, database: dict[str, Any]) -> None:
     world.decide(swing())
     world.execute_with_the_line_down()
@@ -173,6 +174,7 @@ def test_two_executors_that_resume_one_intent_send_one_order(world: World, datab
     assert len(world.posted()) == 1
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_rows_with_one_analysis_id_and_two_executors_give_one_order(
     world: World, database: dict[str, Any],
 ) -> None:
@@ -193,6 +195,7 @@ def test_two_rows_with_one_analysis_id_and_two_executors_give_one_order(
     assert len(world.posted()) == 1
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_monitors_at_once_place_one_exit(world: World, database: dict[str, Any]) -> None:
     world.decide(swing())
     world.execute()

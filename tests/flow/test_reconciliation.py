@@ -290,6 +290,7 @@ def test_a_split_is_followed_beside_shares_that_were_there_before_us(world: Worl
     assert world.db.query("position_adjustment") == before
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_monitors_restate_a_split_once(world: World, database: dict[str, Any]) -> None:
     world.open_position()
     world.pass_time(hours=14)
