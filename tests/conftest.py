@@ -42,7 +42,8 @@ class SocketPostgresql(Postgresql):
         for path in (base, *(base / name for name in self.subdirectories)):
             embedded_postgres.give_to_server(path)
         user = f"--username={embedded_postgres.os_user()}"
-        options = ("-D", data, user, "--auth=peer", "--encoding=UTF8", "--locale=C", "--no-sync")
+        # The socket is closed to everybody but the server's account, so that any role may come in by its name.
+        options = ("-D", data, user, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
         command = embedded_postgres.server_command("initdb", *options, reads=Path(data))
         environment = embedded_postgres.server_environment()
         subprocess.run(command, check=True, capture_output=True, cwd="/", env=environment)
