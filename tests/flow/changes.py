@@ -119,7 +119,7 @@ def deleted(world: World) -> int:
 
 def executor(world: World, broker: Broker, db: TradingDB | None = None) -> OrderExecutor:
     """An executor that talks through this broker."""
-    return OrderExecutor(db=db or world.db, broker=broker, clock=world.clock, settings=world.settings)
+    return OrderExecutor(db=db or world.programs, broker=broker, clock=world.clock, settings=world.settings)
 
 
 def two_executors(world: World, database: dict[str, Any]) -> list[str]:

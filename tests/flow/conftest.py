@@ -9,14 +9,18 @@ import pytest
 import order_executor
 import order_monitor
 import position_monitor
+from db_layer import TradingDB
 from paper_broker import PaperBroker, SimulatedClock, serve
 from tests.flow.world import START, World
 
 
 @pytest.fixture
-def world(db: Any) -> Iterator[World]:
-    with serve(PaperBroker(clock=SimulatedClock(START))) as server:
-        yield World(db, server)
+def world(db: Any, database: dict[str, Any]) -> Iterator[World]:
+    with (
+        TradingDB(config=database | {"user": "trading_app"}) as programs,
+        serve(PaperBroker(clock=SimulatedClock(START))) as server,
+    ):
+        yield World(db, server, programs)
 
 
 @pytest.fixture

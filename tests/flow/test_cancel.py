@@ -230,7 +230,7 @@ def test_an_approval_withdrawn_before_the_cancel_was_sent_leaves_the_order_alone
             raise Killed
 
     with pytest.raises(Killed):
-        Dying(db=world.db, broker=Broker(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
+        Dying(db=world.programs, broker=Broker(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
     world.db.execute_update('UPDATE analysis_decision SET "Approve" = false')
     assert world.execute() == {"refused": 1}
     decision = world.one("trade_decisions", action="cancel")

@@ -59,8 +59,9 @@ class LineGoesDown(Broker):
 class World:
     """What the tests move and look at."""
 
-    def __init__(self, db: TradingDB, server: Server) -> None:
+    def __init__(self, db: TradingDB, server: Server, programs: TradingDB | None = None) -> None:
         self.db = db
+        self.programs = programs or db  # what the programs work with, under the role that is meant for them
         self.server = server
         self.market = server.broker
         self.clock = ManualClock(START)
@@ -94,7 +95,7 @@ class World:
     def execute_with_the_line_down(self) -> dict[str, int]:
         """One pass of the executor that reaches the broker for everything but its orders."""
         broker = LineGoesDown(self.settings.alpaca, clock=self.clock)
-        worker = OrderExecutor(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
+        worker = OrderExecutor(db=self.programs, broker=broker, clock=self.clock, settings=self.settings)
         return {str(result): count for result, count in worker.run().items() if count}
 
     def monitor(self) -> dict[str, int]:
@@ -152,4 +153,4 @@ class World:
 
     def _worker(self, kind: type[Any]) -> Any:
         broker = Broker(self.settings.alpaca, clock=self.clock)
-        return kind(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
+        return kind(db=self.programs, broker=broker, clock=self.clock, settings=self.settings)
