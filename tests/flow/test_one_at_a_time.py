@@ -104,3 +104,10 @@ def test_two_executors_at_once_both_finish_and_place_one_order(world: World, dat
         works = [pool.submit(run) for _ in range(2)]
     assert sorted(str(work.result()) for work in works) == ["{'placed': 1}", "{}"]
     assert len(world.posted()) == 1
+
+
+def test_the_programs_of_these_tests_work_under_the_role_that_is_meant_for_them(world: World) -> None:
+    assert world.programs.execute_query("SELECT current_user AS role") == [{"role": "trading_app"}]
+    world.open_position()
+    with pytest.raises(DatabaseError, match="permission denied"):
+        world.programs.execute_update("DELETE FROM order_fill")
