@@ -13,7 +13,10 @@ from db_layer import DatabaseError
 from log_setup import configure_logging, printable
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
-UNDEFINED_TABLE = "42P01"
+HINTS = {  # by SQLSTATE
+    "42P01": "; run: python scripts/create_production_tables.py",
+    "42501": "; see docs/database-setup.md for the roles and their rights",
+}
 
 
 def arguments(description: str, *flags: tuple[str, str]) -> argparse.ArgumentParser:
@@ -53,8 +56,7 @@ def run_program(
     except ConfigError as error:
         return _complain(parser.prog, str(error), EXIT_USAGE)
     except DatabaseError as error:
-        hint = "; run: python scripts/create_production_tables.py" if error.sqlstate == UNDEFINED_TABLE else ""
-        return _complain(parser.prog, f"{error}{hint}", EXIT_FAILED)
+        return _complain(parser.prog, f"{error}{HINTS.get(error.sqlstate or '', '')}", EXIT_FAILED)
     except foreseeable as error:
         return _complain(parser.prog, str(error), EXIT_FAILED)
     except BrokenPipeError:  # an answer that is printed while it is read from the books has lost its reader

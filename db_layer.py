@@ -20,6 +20,7 @@ from psycopg2 import sql
 from psycopg2.extras import execute_values, register_default_json, register_default_jsonb
 
 from config import get_postgres_config, load_settings
+from session_pooling import shares_sessions
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,6 +34,10 @@ SESSION_SETTINGS = {
     "statement_timeout": "60s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "30s",
+    # Else a machine that lost its power would hold its locks for the two hours that are the default.
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
     # Else the statements of execute_prepared that take arrays are planned anew each time; others have no plan to keep.
     "plan_cache_mode": "force_generic_plan",
 }
@@ -51,6 +56,11 @@ SCHEMA_EXISTS = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
 SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor schema'))"
 PING = "SELECT 1"
 NO_DATA = "02000"  # SQLSTATE of rows that should be there and are not
+POOLED = (
+    "a connection pooler that shares sessions (PgBouncer: pool_mode = transaction) is between this program and "
+    "PostgreSQL, and there a lock does not stay with the program that took it; give the address of PostgreSQL itself, "
+    "or set the pool to session mode"
+)
 
 log = logging.getLogger("db_layer")
 
@@ -90,6 +100,7 @@ class TradingDB:
         self._connection: psycopg2.extensions.connection | None = None
         self._in_transaction = False
         self._prepared: dict[str, str] = {}
+        self._pins: list[str] = []
 
     def __enter__(self) -> Self:
         self.connect()
@@ -99,12 +110,14 @@ class TradingDB:
         self.close()
 
     def connect(self) -> None:
-        """Open the connection unless it is open and alive. Raises DatabaseError."""
+        """Open the connection unless it is open and alive. Raises DatabaseError, also when a pinned one was lost."""
         # Inside a transaction a lost connection must surface, not be replaced by an empty one.
         if self._in_transaction:
             return
-        if self._connection is None or not _alive(self._connection):
+        if not self.is_connected():
             self.close()
+            if self._pins:
+                raise DatabaseError(self._pins[-1], lost_connection=True)
             self._connection = self._open()
 
     def close(self) -> None:
@@ -114,6 +127,19 @@ class TradingDB:
         self._connection = None
         self._in_transaction = False
         self._prepared.clear()
+
+    def is_connected(self) -> bool:
+        """Tell whether the connection is open and alive."""
+        return self._connection is not None and _alive(self._connection)
+
+    @contextmanager
+    def pinned(self, loss: str) -> Iterator[None]:
+        """Keep to the present connection during the block: once it is lost, every use raises DatabaseError(loss)."""
+        self._pins.append(loss)
+        try:
+            yield
+        finally:
+            self._pins.pop()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -216,15 +242,23 @@ class TradingDB:
 
     def _open(self) -> psycopg2.extensions.connection:
         with _translated_errors("could not connect to PostgreSQL: "):
-            connection: psycopg2.extensions.connection = psycopg2.connect(
-                **self._config, connect_timeout=CONNECT_TIMEOUT_SECONDS, application_name=self._application_name,
-            )
-        connection.autocommit = True
+            connection = self._connect_once()
+            connection.autocommit = True
+            # Before anything is set in a session that may belong to others.
+            if shares_sessions(connection, lambda: self._connect_once(async_=True)):
+                connection.close()
+                raise DatabaseError(POOLED)
         with _translated_errors(), connection.cursor() as cursor:
             cursor.execute(SET_SESSION, {"names": list(SESSION_SETTINGS), "values": list(SESSION_SETTINGS.values())})
             cursor.execute(SET_SEARCH_PATH, {"schema": self.schema})
         register_default_json(connection, loads=_loads)
         register_default_jsonb(connection, loads=_loads)
+        return connection
+
+    def _connect_once(self, **options: Any) -> psycopg2.extensions.connection:
+        connection: psycopg2.extensions.connection = psycopg2.connect(
+            **self._config, connect_timeout=CONNECT_TIMEOUT_SECONDS, application_name=self._application_name, **options,
+        )
         return connection
 
     def _cursor(self) -> psycopg2.extensions.cursor:
@@ -319,7 +353,7 @@ def _alive(connection: psycopg2.extensions.connection) -> bool:
         with connection.cursor() as cursor:
             cursor.execute(PING)
     except psycopg2.Error:
-        log.warning("the connection to PostgreSQL was lost; opening a new one")
+        log.warning("the connection to PostgreSQL was lost")
         return False
     return True
 

@@ -37,6 +37,7 @@ from parts import PROGRAM_ERRORS, build_parts
 from pass_log import PassLog
 from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, record_checks
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before
+from session_locks import hold_account
 from trade import Trade, TradeEnd
 from trade_records import end_trades
 
@@ -119,6 +120,10 @@ class OrderExecutor:
 
         Raises DatabaseError and BrokerError when the pass cannot do its work.
         """
+        with hold_account(self._db):
+            return self._pass()
+
+    def _pass(self) -> Counter[Result]:
         self._results = Counter()
         with PassLog(self._db, self._clock).reading("account"):
             self._broker.account()

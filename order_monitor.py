@@ -22,6 +22,7 @@ from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from protection import Protection
+from session_locks import hold_account
 from trade import Trade
 from trade_book import conclude, give_way, load_open_trades, reload, settle_estimates
 
@@ -50,6 +51,10 @@ class OrderMonitor:
 
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
+        with hold_account(self._db):
+            return self._pass()
+
+    def _pass(self) -> Counter[Event]:
         self._begin()
         with self._found.reading("account"):
             self._broker.account()

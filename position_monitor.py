@@ -19,6 +19,7 @@ from db_layer import TradingDB
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import Event, PassLog
 from reconciliation import Reconciliation
+from session_locks import hold_account
 from trade_records import review_trades, unreviewed_trades, value_positions
 
 SYMBOLS = "SELECT DISTINCT symbol FROM position_tracking ORDER BY symbol"
@@ -57,6 +58,10 @@ class PositionMonitor:
 
     def run(self) -> Valuation:
         """Reconcile, value all positions with one price call, and review them. Raises DatabaseError and BrokerError."""
+        with hold_account(self._db):
+            return self._pass()
+
+    def _pass(self) -> Valuation:
         found = PassLog(self._db, self._clock)
         with found.reading("account"):
             self._broker.account()

@@ -1,7 +1,8 @@
 """What must be settled before the first new entry of a pass: unknown orders, orders, fills, positions, in this order.
 
 Where our books and the broker differ and nothing explains it, nobody knows what the account holds. Entries wait then,
-whatever their symbol, until the difference is gone or a person has acknowledged the alert. Source: docs/architecture.md.
+whatever their symbol, until the difference is gone or a person has acknowledged the alert.
+Source: docs/architecture.md, before an entry.
 """
 
 from account_sync import AccountSync

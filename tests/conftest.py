@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class SocketPostgresql(Postgresql):
         for path in (base, *(base / name for name in self.subdirectories)):
             embedded_postgres.give_to_server(path)
         user = f"--username={embedded_postgres.os_user()}"
-        options = ("-D", data, user, "--auth=peer", "--encoding=UTF8", "--locale=C", "--no-sync")
+        # The socket is closed to everybody but the server's account, so that any role may come in by its name.
+        options = ("-D", data, user, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
         command = embedded_postgres.server_command("initdb", *options, reads=Path(data))
         environment = embedded_postgres.server_environment()
         subprocess.run(command, check=True, capture_output=True, cwd="/", env=environment)
@@ -111,6 +112,15 @@ class Clones:
         self._connection.close()
 
 
+def create_roles(database: Mapping[str, Any], schema: str = "public") -> None:
+    """Run sql/roles.sql on a database, as its README says."""
+    where = ["-h", str(database["host"]), "-p", str(database["port"]), "-U", str(database["user"])]
+    command = [str(embedded_postgres.binary("psql")), *where, "-X", "-q", "-v", f"schema={schema}"]
+    command += ["-f", str(PROJECT / "sql" / "roles.sql"), str(database["dbname"])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_of_the_developers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Clear the settings that `.env.example` lists, look for `.env` and `.local` in an empty directory."""
@@ -139,6 +149,7 @@ def postgres() -> Iterator[SocketPostgresql]:
     with SocketPostgresql(**binaries) as server:
         with TradingDB(config=server.connect_params(TEMPLATE)) as template:
             template.create_schema(test_mode=True)
+        create_roles(server.connect_params(TEMPLATE))
         yield server
 
 

@@ -113,7 +113,7 @@ def monitor_until_it_dies(world: World, text: str, moment: str) -> None:
 
     broker = Dies(world.settings.alpaca, clock=world.clock)
     with pytest.raises(Killed):
-        OrderMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
+        OrderMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
 
 
 def sold(world: World) -> Decimal:

@@ -194,7 +194,7 @@ def test_an_amend_claimed_just_before_a_halt_cancels_nothing_until_it_is_release
             return super().handle_amend(decision_id)
 
     broker = Watched(world)
-    worker = Halted(db=world.db, broker=broker, clock=world.clock, settings=world.settings)
+    worker = Halted(db=world.programs, broker=broker, clock=world.clock, settings=world.settings)
     assert {str(result) for result in worker.run()} == {"held back"}
     before = books(world)
     assert world.execute() == {"held back": 1}
@@ -359,7 +359,7 @@ def test_an_amend_of_an_entry_that_was_never_sent_sends_the_new_one_alone(world:
             """The line is down for what was left over."""
 
     point(world, amend(qty=30), journal_id=journal["id"])
-    Late(db=world.db, broker=Watched(world), clock=world.clock, settings=world.settings).run()
+    Late(db=world.programs, broker=Watched(world), clock=world.clock, settings=world.settings).run()
     assert [order["qty"] for order in world.posted()] == ["30"]
     assert deleted(world) == 0
     world.execute()

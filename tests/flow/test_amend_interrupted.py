@@ -175,6 +175,7 @@ def test_no_new_order_leaves_without_an_approval(world: World) -> None:
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.usefixtures("without_turns")
 def test_two_executors_at_once_send_one_new_order(world: World, database: dict[str, Any], interrupted: bool) -> None:
     old = placed(world, trend())
     point(world, amend(qty=30), old["alpaca_order_id"])

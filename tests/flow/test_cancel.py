@@ -227,7 +227,7 @@ def test_an_approval_withdrawn_before_the_cancel_was_sent_leaves_the_order_alone
             raise Killed
 
     with pytest.raises(Killed):
-        Dying(db=world.db, broker=Broker(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
+        Dying(db=world.programs, broker=Broker(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
     world.db.execute_update('UPDATE analysis_decision SET "Approve" = false')
     assert world.execute() == {"refused": 1}
     decision = world.one("trade_decisions", action="cancel")
@@ -322,6 +322,7 @@ def test_a_cancel_whose_trade_is_gone_is_an_alert_and_holds_up_no_other_row(worl
     assert alert["subject"] == name
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_executors_at_once_carry_a_cancel_out_once(world: World, database: dict[str, Any]) -> None:
     entry = placed(world, trend())
     name = point(world, cancel(), entry["alpaca_order_id"])

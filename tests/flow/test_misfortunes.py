@@ -150,7 +150,7 @@ def test_an_order_that_makes_no_sense_hides_neither_the_others_nor_its_own_execu
             return answer
 
     worker = OrderMonitor(
-        db=world.db, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings,
+        db=world.programs, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings,
     )
     events = {str(event): count for event, count in worker.run().items() if count}
     assert events["positions opened"] == 2
@@ -189,7 +189,7 @@ def test_a_late_fill_of_a_cancelled_remainder_is_protected(world: World) -> None
             return answer
 
     broker = Late(world.settings.alpaca)
-    OrderMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
+    OrderMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
     assert live_exits(world) == [25]
 
 
@@ -213,7 +213,7 @@ def test_what_a_second_exit_took_too_much_is_brought_back(world: World, fills_la
             return [row for row in answer if not (fills_lag and row.get("order_id") == stop)]
 
     broker = Lagging(world.settings.alpaca)
-    OrderMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
+    OrderMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
     for _ in range(3):
         world.monitor()
     assert {alert["level"] for alert in world.db.query("alerts")} == {"critical"}
@@ -239,7 +239,7 @@ def test_one_order_nobody_can_store_keeps_no_other_from_its_stop(world: World, a
                     order |= odd | ({"filled_qty": "0", "filled_avg_price": None} if "replaced_by" in odd else {})
             return rows
 
-    OrderMonitor(db=world.db, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
+    OrderMonitor(db=world.programs, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
     assert "BBB" in [row["symbol"] for row in world.db.query("position_tracking")]
     assert live_exits(world)[-2:] == [45, 45]
 

@@ -160,7 +160,7 @@ def test_a_crash_between_request_and_answer_counts_as_sent(world: World) -> None
             raise Killed
 
     worker = OrderExecutor(
-        db=world.db, broker=DiesOnTheWire(world.settings.alpaca), clock=world.clock, settings=world.settings,
+        db=world.programs, broker=DiesOnTheWire(world.settings.alpaca), clock=world.clock, settings=world.settings,
     )
     with pytest.raises(Killed):
         worker.run()
@@ -267,7 +267,7 @@ def test_a_row_deleted_while_its_order_was_on_the_wire_does_not_lose_the_order(w
             return super().send(request)
 
     OrderExecutor(
-        db=world.db, broker=RowGoesMeanwhile(world.settings.alpaca), clock=world.clock, settings=world.settings,
+        db=world.programs, broker=RowGoesMeanwhile(world.settings.alpaca), clock=world.clock, settings=world.settings,
     ).run()
     assert world.one("order_execution")["order_status"] == "pending"
     assert world.one("alerts")["kind"] == "decision_row_not_marked"
@@ -282,9 +282,8 @@ def test_a_second_executor_in_the_middle_of_the_first_sends_nothing(world: World
             inner.append(world.execute())
             return super().send(request)
 
-    OrderExecutor(
-        db=world.db, broker=SecondRunsMeanwhile(world.settings.alpaca), clock=world.clock, settings=world.settings,
-    ).run()
+    broker = SecondRunsMeanwhile(world.settings.alpaca)
+    OrderExecutor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
     world.monitor()
     assert inner == [{"waiting": 1}]
     assert len(world.requests("POST")) == 1

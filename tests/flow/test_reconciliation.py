@@ -312,6 +312,7 @@ def test_a_split_is_followed_beside_shares_that_were_there_before_us(world: Worl
     world.market.foreign_fill("NVDA", "buy", Decimal(10))
     world.pass_time(days=6)
     world.open_position()
+    world.db.execute_update("ALTER TABLE order_fill DISABLE TRIGGER recorded_stays")
     world.db.execute_update("DELETE FROM order_fill WHERE external_order_id IS NOT NULL")
     world.db.execute_update("DELETE FROM external_order")
     world.pass_time(hours=14)
@@ -324,6 +325,7 @@ def test_a_split_is_followed_beside_shares_that_were_there_before_us(world: Worl
     assert world.db.query("position_adjustment") == before
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_monitors_restate_a_split_once(world: World, database: dict[str, Any]) -> None:
     world.open_position()
     world.pass_time(hours=14)
@@ -338,7 +340,7 @@ def test_two_monitors_restate_a_split_once(world: World, database: dict[str, Any
             return splits
 
     broker = Meanwhile(world.settings.alpaca)
-    PositionMonitor(db=world.db, broker=broker, clock=world.clock, settings=world.settings).run()
+    PositionMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
     journal = world.one("trade_journal")
     assert (world.one("position_tracking")["qty"], journal["current_stop_loss"]) == (450, Decimal("12.40"))
     assert journal["split_ratio"] == 10

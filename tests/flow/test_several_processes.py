@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from alpaca_client import Broker
 from db_layer import TradingDB
 from order_executor import OrderExecutor
@@ -45,7 +47,7 @@ def test_a_process_that_slept_too_long_does_not_send(world: World) -> None:
             clock.sleep(seconds)
 
     broker = Broker(world.settings.alpaca)
-    worker = OrderExecutor(db=world.db, broker=broker, clock=Waking(), settings=world.settings)
+    worker = OrderExecutor(db=world.programs, broker=broker, clock=Waking(), settings=world.settings)
     assert {str(result) for result in worker.run()} == {"not sent"}
     assert world.posted() == []
     assert world.one("order_execution")["order_status"] == "intended"
@@ -64,6 +66,7 @@ def test_an_order_taken_after_it_was_given_up_is_a_critical_alert(world: World) 
     assert (world.one("alerts", kind="late_order")["level"]) == "critical"
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_executors_that_resume_one_intent_send_one_order(world: World, database: dict[str, Any]) -> None:
     world.decide(swing())
     world.execute_with_the_line_down()
@@ -79,6 +82,7 @@ def test_two_executors_that_resume_one_intent_send_one_order(world: World, datab
     assert len(world.posted()) == 1
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_rows_with_one_analysis_id_and_two_executors_give_one_order(
     world: World, database: dict[str, Any],
 ) -> None:
@@ -99,6 +103,7 @@ def test_two_rows_with_one_analysis_id_and_two_executors_give_one_order(
     assert len(world.posted()) == 1
 
 
+@pytest.mark.usefixtures("without_turns")
 def test_two_monitors_at_once_place_one_exit(world: World, database: dict[str, Any]) -> None:
     world.decide(swing())
     world.execute()
@@ -134,7 +139,8 @@ def test_a_slow_listing_takes_no_filled_shares_back(world: World) -> None:
             world.monitor()
             return heard
 
-    OrderMonitor(db=world.db, broker=Slow(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
+    broker = Slow(world.settings.alpaca)
+    OrderMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
     held = world.market.position("NVDA").qty
     assert world.one("order_execution", order_type="ENTRY")["filled_qty"] == held
     world.monitor()

@@ -77,8 +77,9 @@ class LineGoesDown(Broker):
 class World:
     """What the tests move and look at."""
 
-    def __init__(self, db: TradingDB, server: Server) -> None:
+    def __init__(self, db: TradingDB, server: Server, programs: TradingDB | None = None) -> None:
         self.db = db
+        self.programs = programs or db  # what the programs work with, under the role that is meant for them
         self.server = server
         self.market = server.broker
         self.clock = ManualClock(START)
@@ -173,7 +174,7 @@ class World:
 
     def _worker(self, kind: type[Any], door: type[Broker] = Broker) -> Any:
         broker = self._opened.enter_context(door(self.settings.alpaca, clock=self.clock))
-        return kind(db=self.db, broker=broker, clock=self.clock, settings=self.settings)
+        return kind(db=self.programs, broker=broker, clock=self.clock, settings=self.settings)
 
 
 def _counts(found: Counter[Any]) -> dict[str, int]:
@@ -182,4 +183,4 @@ def _counts(found: Counter[Any]) -> dict[str, int]:
 
 def executor(world: World, broker: Broker, db: TradingDB | None = None) -> OrderExecutor:
     """An executor that talks through this broker."""
-    return OrderExecutor(db=db or world.db, broker=broker, clock=world.clock, settings=world.settings)
+    return OrderExecutor(db=db or world.programs, broker=broker, clock=world.clock, settings=world.settings)

@@ -89,7 +89,7 @@ class SharedClock(ManualClock):
 
 
 class LastingWorld(World):
-    """Keeps one connection for all passes: a thousand examples with a hundred passes each would use up the sockets."""
+    """Keeps its connections for all passes: a thousand examples with a hundred passes each would use up the sockets."""
 
     def open(self, clock: ManualClock, **environ: str) -> None:
         self.configure(**environ)
@@ -97,7 +97,7 @@ class LastingWorld(World):
         self._broker = Broker(self.settings.alpaca, clock=clock)
 
     def _worker(self, kind: type[Any]) -> Any:
-        return kind(db=self.db, broker=self._broker, clock=self.clock, settings=self.settings)
+        return kind(db=self.programs, broker=self._broker, clock=self.clock, settings=self.settings)
 
 
 class OrderLife(RuleBasedStateMachine):
@@ -112,11 +112,11 @@ class OrderLife(RuleBasedStateMachine):
         self._patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=self._ids.getrandbits(128), version=4))
         self._database = clones.create()
         self._db = TradingDB(config=self._database)
-        self._db.connect()
+        self._programs = TradingDB(config=self._database | {"user": "trading_app"})
         self.market = PaperBroker(clock=SimulatedClock(START), cash=Decimal(10**7))
         self._server = serve(self.market)
         self._server.start()
-        self.world = LastingWorld(self._db, self._server)
+        self.world = LastingWorld(self._db, self._server, self._programs)
         self.world.open(SharedClock(self.market), **SETTINGS)
         for symbol, price in (OURS | OTHER).items():
             self.world.price(symbol, price)
@@ -134,6 +134,7 @@ class OrderLife(RuleBasedStateMachine):
             del self.world  # with its connections
             self.books.close()
             self._db.close()
+            self._programs.close()
             self._clones.drop(self._database)
             self._patch.undo()
             logging.disable(logging.NOTSET)

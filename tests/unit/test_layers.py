@@ -11,16 +11,17 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 # A module imports from the rows above its own, never from its own row or from one below.
 LAYERS = (
-    {"clock", "decision", "embedded_postgres", "log_setup", "order_life", "requirements_check"},
+    {"clock", "decision", "embedded_postgres", "log_setup", "order_life", "requirements_check", "session_pooling"},
     {"broker_answers", "config", "tables", "trade"},
     {"broker_line", "db_layer", "local_broker"},
-    {"command_line"},
+    {"command_line", "session_locks"},
     {"analysis_rows", "audit_trail", "order_comparison", "trade_records"},
     {"adjustment_records", "alpaca_client", "fill_records", "kill_switch", "order_records", "risk_gate"},
     {"order_news", "pass_log"},
     {"order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
     {"order_changes", "protection", "reconciliation"},
+    {"startup_barrier"},
     {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
     {"scheduler"},
     {"scripts"},
