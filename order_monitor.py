@@ -16,13 +16,15 @@ from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
 from db_layer import DatabaseError, TradingDB
 from decision import TradeStyle
+from kill_switch import current_control
 from order_life import ENDED, ExitReason, JournalStatus, OrderStatus, decimal_text
 from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import Event, PassLog
 from protection import ALERTS, Protection
-from trade_book import conclude, load_open_trades, reload, settle_estimates
+from trade_book import conclude, load_open_trades, load_trades, reload, settle_estimates
 from trade_records import Trade
+from wind_down import NOT_FLATTENED, WindDown
 
 log = logging.getLogger("order_monitor")
 
@@ -51,10 +53,15 @@ class OrderMonitor:
         self.sync_order_status()
         trades = load_open_trades(self._db, self._found, self._sync.rows)
         self._keep_books(trades)
-        self._found.tolerate("day trades", partial(self._flatten_day_trades, trades))
-        for trade in trades:
-            if trade.entered > 0 and (trade.held != 0 or not trade.entry_ended):
-                self._found.tolerate(trade.name, partial(self._attend, trade))
+        control = current_control(self._db)
+        if control.flatten:
+            self._close_everything()
+        else:
+            self._found.resolve((NOT_FLATTENED,), [trade.name for trade in trades])
+            self._found.tolerate("day trades", partial(self._flatten_day_trades, trades))
+            self._attend_to(trades)
+            if control.cancels_entries:
+                self._attend_to(self._withdraw_entries())
         self.cancel_remaining_orders()
         events = self._found.events
         log.info("monitor pass finished", extra={str(event): count for event, count in events.items()})
@@ -78,7 +85,7 @@ class OrderMonitor:
         """End trades whose shares are all gone, or whose entry ended with nothing filled. Raises DatabaseError."""
         with self._db.transaction():
             ends = conclude(self._db, trades, self._clock.now())
-            self._found.resolve((*ALERTS, "too_many_exits"), [trade.name for trade in trades])
+            self._found.resolve((*ALERTS, NOT_FLATTENED, "too_many_exits"), [trade.name for trade in trades])
         closed = sum(end.status is JournalStatus.CLOSED for end in ends)
         self._found.events[Event.CLOSED] += closed
         self._found.events[Event.ENDED_UNFILLED] += len(ends) - closed
@@ -94,6 +101,24 @@ class OrderMonitor:
     def _begin(self) -> None:
         self._found = PassLog(self._db, self._clock)
         self._protection = Protection(self._db, self._broker, self._clock, self._desk, self._found)
+        self._wind_down = WindDown(self._db, self._clock, self._desk, self._protection, self._found)
+
+    def _attend_to(self, trades: Sequence[Trade]) -> None:
+        for trade in trades:
+            if trade.entered > 0 and (trade.held != 0 or not trade.entry_ended):
+                self._found.tolerate(trade.name, partial(self._attend, trade))
+
+    def _withdraw_entries(self) -> Sequence[Trade]:
+        """Cancel the entries that rest, write what their ends mean, and return their trades."""
+        trades = load_trades(self._db, self._wind_down.withdraw_entries())
+        self._keep_books(trades)
+        return trades
+
+    def _close_everything(self) -> None:
+        """Take the entries back and close every trade at market, because a person asked for it (flatten)."""
+        self._withdraw_entries()
+        for trade in load_open_trades(self._db, self._found):
+            self._found.tolerate(trade.name, partial(self._wind_down.close_out, trade))
 
     def _keep_books(self, trades: Sequence[Trade]) -> None:
         """Write what the fills mean for the trades: opened, grown, shrunken, over."""

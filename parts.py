@@ -28,6 +28,15 @@ class Parts:
     desk: OrderDesk
 
 
+def open_database(test_mode: bool, settings: Settings, application_name: str) -> TradingDB:
+    """Connect to the database; in test mode the schema is created. Raises ConfigError and DatabaseError."""
+    db = TradingDB(test_mode, get_postgres_config(test_mode, settings), settings.postgres.schema, application_name)
+    db.connect()
+    if test_mode:
+        db.create_schema(test_mode=True)
+    return db
+
+
 def build_parts(
     test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None, clock: Clock | None = None,
     settings: Settings | None = None, application_name: str = "trading-monitor",
@@ -37,11 +46,7 @@ def build_parts(
     Raises ConfigError, DatabaseError, BrokerError and LocalBrokerError.
     """
     settings = settings or load_settings(test_mode)
-    if db is None:
-        db = TradingDB(test_mode, get_postgres_config(test_mode, settings), settings.postgres.schema, application_name)
-        db.connect()
-        if test_mode:
-            db.create_schema(test_mode=True)
+    db = db or open_database(test_mode, settings, application_name)
     if broker is None:
         alpaca = local_broker.use(settings.alpaca) if settings.alpaca.local_broker else settings.alpaca
         broker = Broker(alpaca, clock=clock)

@@ -26,6 +26,7 @@ class Event(StrEnum):
     CLOSED = "trades closed"
     ENDED_UNFILLED = "entries ended unfilled"
     CANCELLED = "leftover orders cancelled"
+    WITHDRAWN = "resting entries cancelled"
     ADJUSTED = "positions adjusted"
     PROBLEM = "problems (rows of audit.alerts)"
     UNREACHED = "orders left alone because the broker did not answer"
@@ -38,6 +39,7 @@ class PassLog:
         self._db = db
         self._clock = clock
         self.events: Counter[Event] = Counter()
+        self.last_words: dict[str, str] = {}  # what was last said in an alert of this pass, by subject
 
     @cached_property
     def _open(self) -> set[tuple[str, str]]:
@@ -50,6 +52,7 @@ class PassLog:
     def alert(self, level: AlertLevel, kind: str, subject: str, message: str) -> None:
         """Raise an alert and count it as a problem. Raises DatabaseError."""
         self.events[Event.PROBLEM] += 1
+        self.last_words[subject] = message
         raise_alert(self._db, level, kind, subject, message, self._clock.now())
 
     def critical(self, kind: str, subject: str, message: str) -> None:
