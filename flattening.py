@@ -6,7 +6,7 @@ is left in the end is held against the broker's own words. Source: docs/architec
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -51,12 +51,13 @@ class Report:
     ours: Sequence[Left]
     foreign: Sequence[Left] = ()
     trouble: str | None = None
-    differing: frozenset[str] = field(default=frozenset())  # symbols whose positions differ from the books
+    differing: frozenset[str] = frozenset()  # symbols whose positions differ from the books
+    ending: bool = False  # trades without shares are to be closed by the next pass
 
     @property
     def done(self) -> bool:
         """Tell whether nothing of ours is left, by the broker's word."""
-        return not self.ours and self.trouble is None
+        return not self.ours and not self.ending and self.trouble is None
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,14 @@ class Flattening:
         ]
         if account is None:
             ours += [_order_left(order, "the entry is not known to be cancelled") for order in standing.entries]
-            return Report(ours, trouble=trouble)
+            return Report(ours, trouble=trouble, ending=bool(standing.ending))
         working, theirs = self._sort(account.orders, held)
         differing = _differences(standing.trades, account.positions)
         foreign = [
             Left("position", symbol, shares, "not of a trade here, left alone")
             for symbol, shares in sorted(differing.items()) if shares * account.positions.get(symbol, Decimal(0)) > 0
         ]
-        return Report(ours + working, foreign + theirs, trouble, frozenset(differing))
+        return Report(ours + working, foreign + theirs, trouble, frozenset(differing), bool(standing.ending))
 
     def _ask(self) -> _Account:
         positions, orders = self._broker.list_positions(), self._broker.list_open_orders()

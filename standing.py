@@ -34,10 +34,11 @@ SELECT kind, subject, message FROM audit.alerts WHERE resolved_at IS NULL AND le
 
 @dataclass(frozen=True)
 class Standing:
-    """Entries that rest at the broker, trades with shares, orders of unknown outcome, open critical alerts."""
+    """Entries at rest, trades with shares, trades just without them (`ending`), unknown orders, critical alerts."""
 
     entries: Sequence[Row]
     trades: Sequence[Trade]
+    ending: Sequence[Trade]
     unknown: Sequence[Row]
     alerts: Sequence[Row]
 
@@ -52,7 +53,8 @@ def what_stands(db: TradingDB) -> Standing:
     held = load_trades(db, [row["id"] for row in db.execute_query(HELD_TRADES)])
     return Standing(
         db.execute_query(ALL_RESTING_ENTRIES), [trade for trade in held if trade.held != 0],
-        db.execute_query(UNKNOWN_ORDERS), db.execute_query(CRITICAL_ALERTS),
+        [trade for trade in held if trade.held == 0], db.execute_query(UNKNOWN_ORDERS),
+        db.execute_query(CRITICAL_ALERTS),
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -29,7 +30,8 @@ from trade_records import Trade
 
 NAME = "trading_control"
 LONGEST_REASON = 500
-LONGEST_MESSAGE = 160  # two lines of a terminal
+WIDTH = 79
+LONGEST_MESSAGE = 300
 STATES = {
     "halt": TradingState.HALTED, "reduce": TradingState.REDUCING, "resume": TradingState.ACTIVE,
     "flatten": TradingState.HALTED,
@@ -47,6 +49,11 @@ FLATTEN_NOTE = "Until resume or halt, every pass of order_monitor.py goes on wit
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status."""
+    return run_program(build_parser(), argv, _work, PROGRAM_ERRORS)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the commands."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add_test_mode(parser)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -64,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
                 help=f"kept with the change; at most {LONGEST_REASON} characters",
             )
         add_test_mode(command, default=argparse.SUPPRESS)
-    return run_program(parser, argv, _work, PROGRAM_ERRORS)
+    return parser
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
@@ -134,10 +141,10 @@ def _status(db: TradingDB) -> int:
     control, standing = current_control(db), what_stands(db)
     raises = current_raises(db, SystemClock().now())
     show(f"Trading is {control.state}" + (", and everything is being closed (flatten)" if control.flatten else ""))
-    show(f"  why    {control.reason}")
+    _show_wrapped(f"  why    {control.reason}")
     show(f"  who    {control.changed_by or '-'}")
     show(f"  since  {_time(control.changed_at) if control.changed_at else '-'}")
-    show("")
+    show("\n")
     for what, count in _counts(standing).items():
         show(f"{what:30} {count}")
     _print_orders("Resting entries", standing.entries)
@@ -145,11 +152,15 @@ def _status(db: TradingDB) -> int:
     _print_trades("Positions without protection", standing.unprotected)
     _print_orders("Orders of unknown outcome", standing.unknown)
     for alert in standing.alerts:
-        show(f"CRITICAL {alert['kind']} {alert['subject']}: {printable(alert['message'], LONGEST_MESSAGE)}")
+        _show_wrapped(f"CRITICAL {alert['kind']} {alert['subject']}: {printable(alert['message'], LONGEST_MESSAGE)}")
     for change in raises:
         until = f"until {_time(change.expires_at)}, by {change.changed_by}: {change.reason}"
-        show(f"RAISED {change.name} to {decimal_text(change.value)} {until}")
+        _show_wrapped(f"RAISED {change.name} to {decimal_text(change.value)} {until}")
     return EXIT_DONE
+
+
+def _show_wrapped(text: str) -> None:
+    show(textwrap.fill(printable(text), WIDTH, subsequent_indent=" " * 9))
 
 
 def _counts(standing: Standing) -> dict[str, int]:

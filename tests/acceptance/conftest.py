@@ -1,0 +1,44 @@
+"""What the tests of the programs run in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paper_broker import PaperBroker, Server, serve
+
+PROJECT = Path(__file__).resolve().parents[2]
+PRODUCT = shutil.ignore_patterns(
+    ".git", ".venv", ".local", "tests", "__pycache__", ".*_cache", ".hypothesis", ".coverage*", ".env",
+)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """The project alone in an empty place: nothing configured, nothing started yet."""
+    folder = tmp_path / "trading monitor"
+    shutil.copytree(PROJECT, folder, ignore=PRODUCT)
+    return folder
+
+
+@pytest.fixture
+def paper() -> Iterator[Server]:
+    with serve(PaperBroker(hours="always")) as server:
+        server.broker.set_price("NVDA", Decimal("133.50"))
+        yield server
+
+
+@pytest.fixture
+def configured(database: dict[str, Any], paper: Server) -> dict[str, str]:
+    """Production settings: somebody's PostgreSQL and somebody's Alpaca-speaking server."""
+    return {
+        "POSTGRES_HOST": str(database["host"]), "POSTGRES_PORT": str(database["port"]),
+        "POSTGRES_DB": str(database["dbname"]), "POSTGRES_USER": str(database["user"]),
+        "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret",
+        "ALPACA_BASE_URL": paper.url, "ALPACA_DATA_URL": paper.url,
+    }
