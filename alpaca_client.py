@@ -196,6 +196,15 @@ class Broker:
         with self.start_listing(after) as listing:
             return listing.orders(is_news)
 
+    def list_open_orders(self) -> list[JsonObject]:
+        """Return every order that works on the account, whoever placed it, legs under their parents.
+
+        Raises BrokerError, also when one of them makes no sense.
+        """
+        wanted = {"status": "open", "nested": "true", "direction": "asc", "limit": str(PAGE_SIZE)}
+        pages = self._pages("/v2/orders", wanted, {}, "after_order_id", PAGE_SIZE)
+        return [checked_order(row) for page in pages for row in page]
+
     @contextmanager
     def start_listing(self, after: datetime) -> Iterator[Listing]:
         """Begin to read the orders submitted after this moment in any state, while the caller does something else.

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import pwd
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -13,6 +15,7 @@ from db_layer import DatabaseError
 from log_setup import configure_logging, printable
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+LONGEST_OPERATOR = 100
 HINTS = {  # by SQLSTATE
     "42P01": "; run: python scripts/create_production_tables.py",
     "42501": "; see docs/database-setup.md for the roles and their rights",
@@ -28,10 +31,10 @@ def arguments(description: str, *flags: tuple[str, str]) -> argparse.ArgumentPar
     return parser
 
 
-def add_test_mode(parser: argparse.ArgumentParser) -> None:
-    """Add the switch `--test-mode` to a parser."""
+def add_test_mode(parser: argparse.ArgumentParser, default: bool | str = False) -> None:
+    """Add the switch `--test-mode` to a parser; the default SUPPRESS lets it stand before a command as well."""
     parser.add_argument(
-        "--test-mode", action="store_true",
+        "--test-mode", action="store_true", default=default,
         help="work on the test database and the local paper broker; nothing needs to be configured",
     )
 
@@ -64,6 +67,16 @@ def run_program(
         return EXIT_DONE
     except KeyboardInterrupt:
         return _complain(parser.prog, "interrupted", 128 + signal.SIGINT)
+
+
+def operator() -> str:
+    """Return who runs this program: the account by the system's word, not the environment's, and the host."""
+    number = os.getuid()
+    try:
+        user = pwd.getpwuid(number).pw_name
+    except KeyError:
+        user = f"user id {number}"
+    return printable(f"{user}@{socket.gethostname()}", LONGEST_OPERATOR)
 
 
 def show(text: str) -> None:

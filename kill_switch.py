@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from audit_trail import AlertKind, AlertLevel, raise_alert
+from audit_trail import AlertKind, AlertLevel, raise_alert, resolve_alerts
 from db_layer import TradingDB
 
-READ_CONTROL = "SELECT state, reason, changed_by, changed_at FROM audit.trading_control ORDER BY id DESC LIMIT 1"
+READ_CONTROL = """
+SELECT state, flatten, reason, changed_by, changed_at FROM audit.trading_control ORDER BY id DESC LIMIT 1
+"""
 WRITE_CONTROL = """
-INSERT INTO audit.trading_control (state, reason, changed_by, changed_at)
-VALUES (%(state)s, %(reason)s, %(changed_by)s, %(now)s)
+INSERT INTO audit.trading_control (state, flatten, reason, changed_by, changed_at)
+VALUES (%(state)s, %(flatten)s, %(reason)s, %(changed_by)s, %(now)s)
 """
 
 
@@ -27,27 +29,45 @@ class TradingState(StrEnum):
 
 @dataclass(frozen=True)
 class Control:
-    """The state in force, and why, by whom and since when; a database that nobody has switched is ACTIVE."""
+    """The state in force, and why, by whom and since when; a database that nobody has switched is ACTIVE.
+
+    `flatten` asks every monitor pass to close everything; it goes with HALTED only.
+    """
 
     state: TradingState = TradingState.ACTIVE
     reason: str = "never switched"
     changed_by: str | None = None
     changed_at: datetime | None = None
+    flatten: bool = False
+
+    @property
+    def cancels_entries(self) -> bool:
+        """Tell whether entries that rest at the broker are to be cancelled."""
+        return self.state is TradingState.REDUCING or self.flatten
 
 
 def current_control(db: TradingDB) -> Control:
     """Return what is in force now. Raises DatabaseError."""
     rows = db.execute_query(READ_CONTROL)
-    if not rows:
-        return Control()
-    return Control(TradingState(rows[0]["state"]), rows[0]["reason"], rows[0]["changed_by"], rows[0]["changed_at"])
+    return Control(**rows[0] | {"state": TradingState(rows[0]["state"])}) if rows else Control()
 
 
-def change_control(db: TradingDB, state: TradingState, reason: str, changed_by: str, now: datetime) -> None:
-    """Switch, and raise an alert that says so. Raises DatabaseError."""
-    db.execute_update(WRITE_CONTROL, {"state": state, "reason": reason, "changed_by": changed_by, "now": now})
-    message = f"trading is {state} since {now:%Y-%m-%d %H:%M} UTC, by {changed_by}: {reason}"
-    raise_alert(db, AlertLevel.WARNING, AlertKind.TRADING_CONTROL, state, message, now)
+def change_control(
+    db: TradingDB, state: TradingState, reason: str, changed_by: str, now: datetime, flatten: bool = False,
+) -> None:
+    """Switch, end the alerts about earlier states, and raise one about this; ACTIVE is on record, but no open matter.
+
+    Raises DatabaseError; also for a flatten that is not HALTED.
+    """
+    db.execute_update(WRITE_CONTROL, {
+        "state": str(state), "flatten": flatten, "reason": reason, "changed_by": changed_by, "now": now,
+    })
+    active = state is TradingState.ACTIVE
+    wish = ", and everything is to be closed" if flatten else ""
+    message = f"trading is {state} since {now:%Y-%m-%d %H:%M} UTC{wish}, by {changed_by}: {reason}"
+    raise_alert(db, AlertLevel.INFO if active else AlertLevel.WARNING, AlertKind.TRADING_CONTROL, state, message, now)
+    over = [other for other in TradingState if active or other is not state]
+    resolve_alerts(db, (AlertKind.TRADING_CONTROL,), over, now)
 
 
 def entries_allowed(db: TradingDB) -> bool:

@@ -174,14 +174,14 @@ class OrderDesk:
         message = f"row {row_key} of analysis_decision was not marked: {problem}"
         raise_alert(self._db, AlertLevel.WARNING, AlertKind.DECISION_ROW_NOT_MARKED, row_key, message, now)
 
-    def cancel(self, order: Row) -> bool:
+    def cancel(self, order: Row, polls: int = CANCEL_POLLS) -> bool:
         """Ask the broker to cancel an order and wait for its word; True when the order has ended, however it did.
 
         A cancel that the broker is at already is only waited for. Raises DatabaseError and BrokerError.
         """
         if order["broker_status"] != PENDING_CANCEL:
             self._send_cancel(order["alpaca_order_id"])
-        for poll in range(CANCEL_POLLS):
+        for poll in range(polls):
             if poll:
                 self._clock.sleep(CANCEL_POLL_SECONDS)
             if not self.refresh(order["id"]):

@@ -20,6 +20,7 @@ from config import Settings
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action, Decision, DecisionError, OrderType, parse_decision
 from kill_switch import entries_allowed
+from limit_raises import limits_in_force
 from order_changes import (
     OrderChanges,
     Progress,
@@ -102,13 +103,12 @@ class OrderExecutor:
         clock: Clock | None = None, settings: Settings | None = None,
     ) -> None:
         self._parts = parts = build_parts(test_mode, db, broker, clock, settings, "order_executor")
-        self._settings = parts.settings
+        self._given = self._settings = parts.settings
         self._db = parts.db
         self._broker = parts.broker
         self._clock = parts.clock
         self._analysis = parts.analysis
         self._desk = parts.desk
-        self._changes = OrderChanges(parts.db, parts.clock, parts.desk, parts.analysis, parts.settings.limits)
         self._results: Counter[Result] = Counter()
 
     def close(self) -> None:
@@ -125,6 +125,7 @@ class OrderExecutor:
 
     def _pass(self) -> Counter[Result]:
         self._results = Counter()
+        self._take_limits()
         with PassLog(self._db, self._clock).reading("account"):
             self._broker.account()
         self._desk.settle_unfinished()
@@ -140,6 +141,7 @@ class OrderExecutor:
     def preview(self) -> list[str]:
         """Return a line for each decision that a pass would look at; nothing is written or sent."""
         self._broker.record_with(None)
+        self._take_limits()
         self._broker.account()
         candidates = self._analysis.candidates()
         prices = self._reference_prices(candidates)
@@ -165,6 +167,12 @@ class OrderExecutor:
         if step.order_id is None:
             return _RESULT_OF_PROGRESS[step.progress]
         return self._submit(step.order_id)
+
+    def _take_limits(self) -> None:
+        """Take the limits of this pass: the settings', with what a person has raised for a while."""
+        limits = limits_in_force(self._db, self._given.limits, self._clock.now())
+        self._settings = replace(self._given, limits=limits)
+        self._changes = OrderChanges(self._db, self._clock, self._desk, self._analysis, limits)
 
     def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Result:
         if not entries_allowed(self._db) and _action(row) is not Action.CANCEL:

@@ -12,11 +12,13 @@ from functools import partial
 import requirements_check  # noqa: F401
 from account_sync import AccountSync
 from alpaca_client import Broker
+from audit_trail import AlertKind
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
 from db_layer import DatabaseError, TradingDB
 from decision import TradeStyle
+from kill_switch import current_control
 from order_life import ENDED, ExitReason, JournalStatus, OrderStatus, decimal_text
 from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
@@ -24,7 +26,8 @@ from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from protection import Protection
 from session_locks import hold_account
 from trade import Trade
-from trade_book import conclude, give_way, load_open_trades, reload, settle_estimates
+from trade_book import conclude, give_way, load_open_trades, load_trades, reload, settle_estimates
+from wind_down import WindDown
 
 log = logging.getLogger("order_monitor")
 
@@ -63,10 +66,15 @@ class OrderMonitor:
         trades = load_open_trades(self._db, self._found, self._sync.rows)
         trades = give_way(self._db, trades, self._found, self._clock.now())
         self._keep_books(trades)
-        self._found.tolerate("day trades", partial(self._flatten_day_trades, trades))
-        for trade in trades:
-            if trade.entered > 0 and (trade.held != 0 or not trade.entry_ended):
-                self._found.tolerate(trade.name, partial(self._attend, trade))
+        control = current_control(self._db)
+        if control.flatten:
+            self._close_everything()
+        else:
+            self._found.resolve((AlertKind.NOT_FLATTENED,), [trade.name for trade in trades])
+            self._found.tolerate("day trades", partial(self._flatten_day_trades, trades))
+            self._attend_to(trades)
+            if control.cancels_entries:
+                self._attend_to(self._withdraw_entries())
         self.cancel_remaining_orders()
         events = self._found.events
         log.info("monitor pass finished", extra={str(event): count for event, count in events.items()})
@@ -107,6 +115,24 @@ class OrderMonitor:
     def _begin(self) -> None:
         self._found = PassLog(self._db, self._clock)
         self._protection = Protection(self._db, self._broker, self._clock, self._desk, self._found)
+        self._wind_down = WindDown(self._db, self._clock, self._desk, self._protection, self._found)
+
+    def _attend_to(self, trades: Sequence[Trade]) -> None:
+        for trade in trades:
+            if trade.entered > 0 and (trade.held != 0 or not trade.entry_ended):
+                self._found.tolerate(trade.name, partial(self._attend, trade))
+
+    def _withdraw_entries(self) -> Sequence[Trade]:
+        """Cancel the entries that rest, write what their ends mean, and return their trades."""
+        trades = load_trades(self._db, self._wind_down.withdraw_entries())
+        self._keep_books(trades)
+        return trades
+
+    def _close_everything(self) -> None:
+        """Take the entries back and close every trade at market, because a person asked for it (flatten)."""
+        self._withdraw_entries()
+        for trade in load_open_trades(self._db, self._found):
+            self._found.tolerate(trade.name, partial(self._wind_down.close_out, trade))
 
     def _keep_books(self, trades: Sequence[Trade]) -> None:
         """Write what the fills mean for the trades: opened, grown, shrunken, over."""

@@ -34,6 +34,15 @@ class Parts:
         self.built.close()
 
 
+def open_database(test_mode: bool, settings: Settings, application_name: str) -> TradingDB:
+    """Connect to the database; in test mode the schema is created. Raises ConfigError and DatabaseError."""
+    db = TradingDB(test_mode, get_postgres_config(test_mode, settings), settings.postgres.schema, application_name)
+    db.connect()
+    if test_mode:
+        db.create_schema(test_mode=True)
+    return db
+
+
 def build_parts(
     test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None, clock: Clock | None = None,
     settings: Settings | None = None, application_name: str = "trading-monitor",
@@ -46,10 +55,7 @@ def build_parts(
     clock = clock or SystemClock()
     with ExitStack() as built:
         if db is None:
-            config = get_postgres_config(test_mode, settings)
-            db = built.enter_context(TradingDB(test_mode, config, settings.postgres.schema, application_name))
-            if test_mode:
-                db.create_schema(test_mode=True)
+            db = built.enter_context(open_database(test_mode, settings, application_name))
         if broker is None:
             alpaca = local_broker.use(settings.alpaca) if settings.alpaca.local_broker else settings.alpaca
             broker = built.enter_context(Broker(alpaca, clock=clock))

@@ -17,7 +17,7 @@ OPEN_ALERTS = "SELECT kind, subject, occurrences FROM audit.alerts WHERE resolve
 # What ends with its trade; that shares vanished does not.
 ALERTS_OF_TRADE = (
     AlertKind.UNPROTECTED_POSITION, AlertKind.BROKER_MISMATCH, AlertKind.TARGET_NOT_PLACED, AlertKind.TOO_MANY_EXITS,
-    AlertKind.EMERGENCY_EXIT, AlertKind.NOT_ATTENDED_TO, AlertKind.READ_FAILED,
+    AlertKind.EMERGENCY_EXIT, AlertKind.NOT_ATTENDED_TO, AlertKind.READ_FAILED, AlertKind.NOT_FLATTENED,
 )
 FAILURES_BEFORE_CRITICAL = 3  # a failure or two are an ordinary day of a broker
 
@@ -33,6 +33,7 @@ class Event(StrEnum):
     CLOSED = "trades closed"
     ENDED_UNFILLED = "entries ended unfilled"
     CANCELLED = "leftover orders cancelled"
+    WITHDRAWN = "resting entries cancelled"
     ADJUSTED = "positions adjusted"
     PROBLEM = "problems (rows of audit.alerts)"
     UNREACHED = "orders left alone because the broker did not answer"
@@ -45,6 +46,7 @@ class PassLog:
         self._db = db
         self._clock = clock
         self.events: Counter[Event] = Counter()
+        self.last_words: dict[str, str] = {}  # what was last said in an alert of this pass, by subject
 
     @cached_property
     def _open(self) -> dict[tuple[str, str], int]:
@@ -58,6 +60,7 @@ class PassLog:
     def alert(self, level: AlertLevel, kind: AlertKind, subject: str, message: str) -> None:
         """Raise an alert and count it as a problem. Raises DatabaseError."""
         self.events[Event.PROBLEM] += 1
+        self.last_words[subject] = message
         raise_alert(self._db, level, kind, subject, message, self._clock.now())
 
     def critical(self, kind: AlertKind, subject: str, message: str) -> None:

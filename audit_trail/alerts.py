@@ -47,6 +47,7 @@ class AlertKind(StrEnum):
     LATE_FILL = "late_fill"
     LATE_ORDER = "late_order"
     NOT_ATTENDED_TO = "not_attended_to"
+    NOT_FLATTENED = "not_flattened"
     ODD_EXECUTION = "odd_execution"
     ORDER_CHANGED_BY_BROKER = "order_changed_by_broker"
     ORDER_MISMATCH = "order_mismatch"

@@ -83,7 +83,7 @@ CREATE TABLE IF NOT EXISTS order_execution (
     filled_avg_price      numeric(18,6) CHECK (filled_avg_price >= 0 AND filled_avg_price < 1e12),
     filled_at             timestamptz,
     parent_order_id       bigint,
-    exit_reason           text CHECK (exit_reason IN ('EOD_EXIT', 'EMERGENCY_EXIT')),
+    exit_reason           text CHECK (exit_reason IN ('MANUAL_EXIT', 'EOD_EXIT', 'EMERGENCY_EXIT')),
     missed_lookups        integer NOT NULL DEFAULT 0,
     created_at            timestamptz NOT NULL DEFAULT now(),
     updated_at            timestamptz NOT NULL DEFAULT now()

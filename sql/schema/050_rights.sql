@@ -12,7 +12,7 @@ BEGIN
         quiver_trades, politician_profiles, committees, committee_memberships, blocked_assets,
         audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
-        audit.trading_control, audit.audit_log
+        audit.trading_control, audit.limit_raises, audit.audit_log
     TO trading_app, trading_reader, trading_purge;
 
     GRANT INSERT ON
@@ -20,12 +20,14 @@ BEGIN
         quiver_trades, politician_profiles, committees, committee_memberships, blocked_assets,
         audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
-        audit.trading_control
+        audit.trading_control, audit.limit_raises
     TO trading_app;
 
-    -- What a trade and an order were meant to be is written once; what becomes of them is brought up to date.
-    GRANT UPDATE (status, actual_entry, actual_qty, current_stop_loss, days_open, last_review_date, exit_date, exit_price,
-                  actual_pnl, exit_reason, pnl_is_estimate, split_ratio, updated_at)
+    -- What a trade and an order were meant to be is written once, but for a split before the entry is filled; what becomes
+    -- of them is brought up to date.
+    GRANT UPDATE (planned_qty, planned_entry, planned_stop_loss, planned_take_profit, status, actual_entry, actual_qty,
+                  current_stop_loss, days_open, last_review_date, exit_date, exit_price, actual_pnl, exit_reason,
+                  pnl_is_estimate, split_ratio, updated_at)
         ON trade_journal TO trading_app;
     GRANT UPDATE (alpaca_order_id, client_order_id, order_status, broker_status, qty, limit_price, stop_price, filled_qty,
                   filled_avg_price, filled_at, parent_order_id, missed_lookups, updated_at)

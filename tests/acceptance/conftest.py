@@ -1,14 +1,29 @@
-"""What the tests of whole programs share."""
+"""What the tests of the programs run in."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paper_broker import PaperBroker, Server, serve
+
+PROJECT = Path(__file__).resolve().parents[2]
+PRODUCT = shutil.ignore_patterns(
+    ".git", ".venv", ".local", "tests", "__pycache__", ".*_cache", ".hypothesis", ".coverage*", ".env",
+)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """The project alone in an empty place: nothing configured, nothing started yet."""
+    folder = tmp_path / "trading monitor"
+    shutil.copytree(PROJECT, folder, ignore=PRODUCT)
+    return folder
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -18,9 +17,6 @@ from paper_broker.faults import read_fault
 from tests.flow.world import ADD_ROW, swing
 
 PROJECT = Path(__file__).resolve().parents[2]
-PRODUCT = shutil.ignore_patterns(
-    ".git", ".venv", ".local", "tests", "__pycache__", ".*_cache", ".hypothesis", ".coverage*", ".env",
-)
 
 
 def run(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -32,14 +28,6 @@ def run(folder: Path, *command: str, **settings: str) -> subprocess.CompletedPro
     return subprocess.run(
         arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=50, check=False,
     )
-
-
-@pytest.fixture
-def bare(tmp_path: Path) -> Path:
-    """The project alone in an empty place: nothing configured, nothing started yet."""
-    folder = tmp_path / "trading monitor"
-    shutil.copytree(PROJECT, folder, ignore=PRODUCT)
-    return folder
 
 
 def test_one_trades_life_by_hand_with_nothing_configured(bare: Path) -> None:

@@ -87,7 +87,7 @@ def rights(db: TradingDB, role: str, table: str) -> set[str]:
 
 def test_every_table_of_ours_belongs_to_the_owner_and_is_known_to_the_roles(db: TradingDB) -> None:
     tables = db.execute_query(OURS)
-    assert len(tables) == 22
+    assert len(tables) == 23
     for table in tables:
         name = table["name"]
         assert table["owner"] == "trading_owner", name
@@ -220,7 +220,7 @@ def test_the_programs_mark_a_decision_and_change_nothing_else_in_it(db: TradingD
 def test_the_plan_of_a_trade_and_of_a_decision_is_written_once(db: TradingDB, role: Connect) -> None:
     app = role("trading_app")
     for table, column in (
-        ("trade_journal", "planned_stop_loss"), ("trade_journal", "trade_id"), ("order_execution", "side"),
+        ("trade_journal", "initial_analysis_id"), ("trade_journal", "trade_id"), ("order_execution", "side"),
         ("audit.trade_decisions", "source_bytes"), ("audit.trade_decisions", "decision_rationale"),
         ("audit.trade_executions", "api_request_payload_id"), ("audit.alerts", "first_seen_at"),
     ):

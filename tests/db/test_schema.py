@@ -34,7 +34,7 @@ NOW = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)
 MONEY, SHARES, TIME, ID = "numeric(18,6)", "numeric(18,9)", "timestamp with time zone", "bigint"
 TEXT, DAY, WHOLE, TRUTH = "text", "date", "integer", "boolean"
 
-ADDED = {"public.external_order", "public.position_adjustment"}  # beyond the contract
+ADDED = {"public.external_order", "public.position_adjustment", "audit.limit_raises"}  # beyond the contract
 # The contract's section 4: every column it names, by its type.
 CONTRACT: dict[str, dict[str, str]] = {
     "public.trade_journal": {

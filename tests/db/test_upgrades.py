@@ -9,6 +9,7 @@ import pytest
 
 from clock import ManualClock
 from db_layer import Row, TradingDB
+from kill_switch import current_control
 from pass_log import PassLog
 from trade_book import load_open_trades
 
@@ -100,6 +101,15 @@ CREATE TABLE audit.trade_decisions (
 CREATE INDEX trade_decisions_row ON audit.trade_decisions (analysis_row_key);
 CREATE INDEX trade_decisions_analysis ON audit.trade_decisions (analysis_decision_id);
 """
+# What the kill switch and the limits have added since, taken away again.
+BEFORE_FLATTEN = """
+ALTER TABLE audit.trading_control DROP COLUMN flatten;
+DROP TABLE audit.limit_raises;
+ALTER TABLE order_execution DROP CONSTRAINT order_execution_exit_reason_check;
+ALTER TABLE order_execution ADD CONSTRAINT order_execution_exit_reason_check
+    CHECK (exit_reason IN ('EOD_EXIT', 'EMERGENCY_EXIT'));
+INSERT INTO audit.trading_control (state, reason, changed_by, changed_at) VALUES ('HALTED', 'drill', 'me', now());
+"""
 # Everything a catalogue says of our tables, by its name there; the order of columns is nobody's business.
 CATALOGUE = """
 SELECT attrelid::regclass || '.' || attname AS name,
@@ -187,6 +197,14 @@ def test_a_second_upgrade_is_harmless(first_release: TradingDB) -> None:
 def test_an_upgrade_leaves_a_new_database_as_it_is(db: TradingDB, untouched: TradingDB) -> None:
     db.create_schema()
     assert catalogue(db) == catalogue(untouched)
+
+
+def test_a_switch_that_was_turned_before_there_was_a_flatten_asks_for_none(db: TradingDB, untouched: TradingDB) -> None:
+    db.execute_update(BEFORE_FLATTEN)
+    db.create_schema()
+    assert catalogue(db) == catalogue(untouched)
+    control = current_control(db)
+    assert (control.state, control.flatten, control.reason) == ("HALTED", False, "drill")
 
 
 def test_an_open_trade_of_the_first_release_is_followed_on(first_release: TradingDB) -> None:

