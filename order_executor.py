@@ -4,10 +4,7 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from enum import StrEnum
 
 import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Outcome
@@ -17,7 +14,8 @@ from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
 from db_layer import DatabaseError, Row, TradingDB
-from decision import Action, Decision, DecisionError, OrderType, parse_decision
+from decision import Action
+from decision_review import LONGEST_ID, DecisionReview, Result, Verdict, action_of
 from kill_switch import entries_allowed
 from order_changes import (
     OrderChanges,
@@ -25,7 +23,6 @@ from order_changes import (
     Step,
     add_entry,
     claim_trade,
-    find_target,
     order_name,
     take_back,
     too_old,
@@ -33,14 +30,12 @@ from order_changes import (
 from order_life import DecisionStatus, ExitReason, JournalStatus
 from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
-from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, record_checks
-from row_history import Before, Seen, cancelled_trades, load_history, seen_before
-from trade_records import Trade, TradeEnd, end_trades
+from risk_gate import record_checks
+from trade_records import TradeEnd, end_trades
 
 STRATEGY = "n8n_analysis"
 STRATEGY_VERSION = "1"
 UNREADABLE_SYMBOL = "?"
-LONGEST_ID = 255
 UNSTORABLE = ("22", "23", "54")  # SQLSTATE classes: data exception, integrity violation, limit exceeded
 
 # Rows with the same Analysis_Id are looked at one after the other, also by two processes.
@@ -54,39 +49,6 @@ ORDER BY orders.id
 """
 
 log = logging.getLogger("order_executor")
-
-
-class Result(StrEnum):
-    """What a pass did with one decision."""
-
-    PLACED = "placed"
-    CANCELLED = "cancelled"
-    REFUSED = "refused"
-    UNKNOWN = "unknown outcome"
-    NOT_SENT = "not sent"
-    HELD_BACK = "held back"
-    UNPRICED = "waiting for a price"
-    WAITING = "waiting"
-    UNREACHED = "broker did not answer"
-    MARKED = "marked again"
-    UNTOUCHED = "untouched"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What should become of a row: PLACED means to be carried out; `order_id` is an order whose mark is missing.
-
-    `target` is the trade whose entry a CANCEL or AMEND is about. What `resumes` was begun by an earlier pass, and every
-    pass takes it up again.
-    """
-
-    result: Result
-    reason: str = ""
-    decision: Decision | None = None
-    checks: list[RiskCheck] = field(default_factory=list)
-    order_id: int | None = None
-    target: Trade | None = None
-    resumes: bool = False
 
 
 class OrderExecutor:
@@ -104,6 +66,7 @@ class OrderExecutor:
         self._analysis = parts.analysis
         self._desk = parts.desk
         self._changes = OrderChanges(parts.db, parts.clock, parts.desk, parts.analysis, parts.settings.limits)
+        self._review = DecisionReview(parts.db, parts.broker, parts.clock, parts.settings)
         self._results: Counter[Result] = Counter()
 
     def run(self) -> Counter[Result]:
@@ -117,7 +80,7 @@ class OrderExecutor:
         unreached = self._resume_changes()
         self._resume_unsent()
         candidates = [row for row in self._analysis.candidates() if row.row_key not in unreached]
-        prices = self._reference_prices(candidates)
+        prices = self._review.reference_prices(candidates)
         for row in candidates:
             self._results[self._carry_out(row, prices)] += 1
         log.info("executor pass finished", extra={str(name): count for name, count in self._results.items()})
@@ -128,7 +91,7 @@ class OrderExecutor:
         self._broker.record_with(None)
         self._broker.account()
         candidates = self._analysis.candidates()
-        prices = self._reference_prices(candidates)
+        prices = self._review.reference_prices(candidates)
         halted = not entries_allowed(self._db)
         return [line for row in candidates if (line := self._preview(row, prices, halted))]
 
@@ -153,7 +116,7 @@ class OrderExecutor:
         return self._submit(step.order_id)
 
     def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Result:
-        if not entries_allowed(self._db) and _action(row) is not Action.CANCEL:
+        if not entries_allowed(self._db) and action_of(row) is not Action.CANCEL:
             return _left(row, Result.HELD_BACK, "trading is halted")
         try:
             with self._db.transaction():
@@ -192,7 +155,7 @@ class OrderExecutor:
         if row is None or row != seen:
             return Verdict(Result.WAITING, "the row changed while it was looked at, or another process has it"), None
         self._db.execute_query(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
-        verdict = self._judge(row, prices)
+        verdict = self._review.judge(row, prices)
         if verdict.result is Result.PLACED and verdict.target is None:
             return verdict, self.handle_new_trade(row, verdict)
         if verdict.result is Result.PLACED and verdict.target is not None:
@@ -210,52 +173,6 @@ class OrderExecutor:
             self._desk.mark_done(row.row_key, verdict.target.entry["alpaca_order_id"], verdict.target.id)
         elif verdict.result in (Result.REFUSED, Result.MARKED):
             self._desk.mark_refused(row.row_key, verdict.reason)
-
-    def _judge(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Verdict:
-        """Say what should become of a row; reads only."""
-        try:
-            decision = parse_decision(row.text, row.ticker)
-        except DecisionError as error:
-            before = seen_before(row, load_history(self._db, row, changes=False))
-            if before is None or before.seen is Seen.DUPLICATE:
-                return Verdict(Result.REFUSED, str(error))
-            return _seen(before)
-        if decision.action is Action.NO_ACTION:
-            return Verdict(Result.UNTOUCHED)
-        history = load_history(self._db, row, changes=decision.action is not Action.NEW_TRADE)
-        before = seen_before(row, history)
-        if before is not None:
-            return _seen(before, decision)
-        if not row.analysis_id or len(row.analysis_id) > LONGEST_ID:
-            words = f"the row needs an Analysis_Id of 1 to {LONGEST_ID} characters, so that a repetition is recognised"
-            return Verdict(Result.REFUSED, words, decision)
-        if decision.action is Action.NEW_TRADE:
-            return self._judge_trade(row, decision, prices)
-        return self._judge_change(row, decision, prices, history)
-
-    def _judge_change(
-        self, row: AnalysisRow, decision: Decision, prices: dict[str, Decimal] | None, history: list[Row],
-    ) -> Verdict:
-        target = find_target(self._db, row, decision)
-        if target.trade is not None and target.trade.id in cancelled_trades(history):
-            return Verdict(Result.MARKED, "the order was cancelled already", decision, target=target.trade)
-        if target.refusal is not None:
-            return Verdict(Result.REFUSED, target.refusal, decision, target=target.trade)
-        if target.waits is not None:
-            return Verdict(Result.WAITING, target.waits, decision)
-        return replace(self._judge_trade(row, decision, prices), target=target.trade)
-
-    def _judge_trade(self, row: AnalysisRow, decision: Decision, prices: dict[str, Decimal] | None) -> Verdict:
-        situation = self._situation(row, decision, (prices or {}).get(decision.symbol))
-        if prices is None and _is_market(decision) and check_age(self._settings.limits, situation).passed:
-            return Verdict(Result.UNPRICED, "the broker gave no prices", decision)
-        limits = self._settings.limits
-        checks = (
-            [check_age(limits, situation)] if decision.trade is None
-            else check_trade(decision.symbol, decision.trade, limits, situation)
-        )
-        refusal = checks[-1].refusal
-        return Verdict(Result.REFUSED if refusal else Result.PLACED, refusal or "", decision, checks)
 
     def _write_decision(self, row: AnalysisRow, verdict: Verdict) -> int:
         now = self._clock.now()
@@ -346,28 +263,8 @@ class OrderExecutor:
             self._desk.mark(order["id"])
         self._results[Result.REFUSED] += 1
 
-    def _reference_prices(self, rows: Iterable[AnalysisRow]) -> dict[str, Decimal] | None:
-        """Return last prices for the market orders among the rows; None when they could not be had."""
-        symbols = set()
-        for row in rows:
-            try:
-                decision = parse_decision(row.text, row.ticker)
-            except DecisionError:
-                continue
-            if _is_market(decision):
-                symbols.add(decision.symbol)
-        try:
-            return self._broker.latest_prices(symbols)
-        except BrokerError as error:
-            log.warning("no prices, so market orders wait for the next pass", extra={"error": error})
-            return None
-
-    def _situation(self, row: AnalysisRow, decision: Decision, price: Decimal | None) -> Situation:
-        decided_at = decision_time(row.decided_at, decision.analysis_date, self._settings.analysis_timezone)
-        return Situation(self._clock.now(), decided_at, price)
-
     def _preview(self, row: AnalysisRow, prices: dict[str, Decimal] | None, halted: bool) -> str | None:
-        verdict = self._judge(row, prices)
+        verdict = self._review.judge(row, prices)
         if verdict.result is Result.UNTOUCHED:
             return None
         if verdict.result is Result.REFUSED:
@@ -386,11 +283,6 @@ _RESULT_OF_OUTCOME = {
     Outcome.NOT_SENT: Result.NOT_SENT,
     Outcome.UNKNOWN: Result.UNKNOWN,
     None: Result.HELD_BACK,
-}
-_RESULT_OF_SEEN = {
-    Seen.UNFINISHED: Result.WAITING,
-    Seen.UNMARKED: Result.MARKED,
-    Seen.DUPLICATE: Result.REFUSED,
 }
 _RESULT_OF_PROGRESS = {
     Progress.DONE: Result.CANCELLED,
@@ -452,22 +344,9 @@ def _new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
     )
 
 
-def _seen(before: Before, decision: Decision | None = None) -> Verdict:
-    resumes = before.seen is Seen.UNFINISHED
-    return Verdict(_RESULT_OF_SEEN[before.seen], before.reason, decision, order_id=before.order_id, resumes=resumes)
-
-
 def _left(row: AnalysisRow, result: Result, reason: str) -> Result:
     log.info(f"decision {result}", extra={"analysis_id": row.analysis_id, "reason": reason})
     return result
-
-
-def _action(row: AnalysisRow) -> Action | None:
-    """Return what a row asks for, or None when it cannot be read."""
-    try:
-        return parse_decision(row.text, row.ticker).action
-    except DecisionError:
-        return None
 
 
 def _shown(verdict: Verdict) -> str:
@@ -480,10 +359,6 @@ def _shown(verdict: Verdict) -> str:
     price = f"{trade.limit_price:f}" if trade.limit_price is not None else "market"
     order = f"{trade.side} {trade.qty:f} {decision.symbol} at {price}"
     return f"replace {old} by {order}, less what it has filled" if target else order
-
-
-def _is_market(decision: Decision) -> bool:
-    return decision.trade is not None and decision.trade.order_type is OrderType.MARKET
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ LAYERS = (
     {"order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
     {"order_changes", "protection", "reconciliation"},
+    {"decision_review"},
     {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
     {"scheduler"},
     {"scripts"},
