@@ -4,7 +4,6 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from decimal import Decimal
 
 import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Outcome
@@ -13,10 +12,11 @@ from audit_trail import AlertLevel, NewDecision, create_decision, finish_decisio
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
+from daily_loss import day_pnl, watch_daily_loss
 from db_layer import DatabaseError, Row, TradingDB
 from decision import Action
-from decision_review import LONGEST_ID, DecisionReview, Result, Verdict, action_of
-from kill_switch import entries_allowed
+from decision_review import LONGEST_ID, DecisionReview, Result, Verdict, decision_of
+from kill_switch import TradingState, current_control
 from order_changes import (
     OrderChanges,
     Progress,
@@ -75,25 +75,26 @@ class OrderExecutor:
         Raises DatabaseError and BrokerError when the pass cannot do its work.
         """
         self._results = Counter()
-        self._broker.account()
+        account = self._broker.account()
         self._desk.settle_unfinished()
+        pnl = watch_daily_loss(self._db, self._settings.limits, self._clock.now())
         unreached = self._resume_changes()
         self._resume_unsent()
         candidates = [row for row in self._analysis.candidates() if row.row_key not in unreached]
-        prices = self._review.reference_prices(candidates)
+        self._review.begin(candidates, account, self._settings.limits, pnl)
+        self._hear_doubtful()
         for row in candidates:
-            self._results[self._carry_out(row, prices)] += 1
+            self._results[self._carry_out(row)] += 1
         log.info("executor pass finished", extra={str(name): count for name, count in self._results.items()})
         return self._results
 
     def preview(self) -> list[str]:
         """Return a line for each decision that a pass would look at; nothing is written or sent."""
         self._broker.record_with(None)
-        self._broker.account()
+        account, pnl = self._broker.account(), day_pnl(self._db, self._clock.now())
         candidates = self._analysis.candidates()
-        prices = self._review.reference_prices(candidates)
-        halted = not entries_allowed(self._db)
-        return [line for row in candidates if (line := self._preview(row, prices, halted))]
+        self._review.begin(candidates, account, self._settings.limits, pnl)
+        return [line for number, row in enumerate(candidates) if (line := self._preview(row, -1 - number))]
 
     def handle_new_trade(self, row: AnalysisRow, verdict: Verdict) -> int:
         """Write down a NEW_TRADE that passed, inside the open transaction; return the id of its intended order."""
@@ -115,19 +116,35 @@ class OrderExecutor:
             return _RESULT_OF_PROGRESS[step.progress]
         return self._submit(step.order_id)
 
-    def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Result:
-        if not entries_allowed(self._db) and action_of(row) is not Action.CANCEL:
-            return _left(row, Result.HELD_BACK, "trading is halted")
+    def _hear_doubtful(self) -> None:
+        """Ask for the entries of which the account's positions show more than our books, and count anew."""
+        doubtful = self._review.book.doubtful()
+        for order_id in doubtful:
+            try:
+                self._desk.refresh(order_id)
+            except BrokerError as error:
+                log.warning("an order counts as we know it", extra={"order": order_id, "error": error})
+        if doubtful:
+            self._review.load_book()
+
+    def _carry_out(self, row: AnalysisRow) -> Result:
+        control, wanted = current_control(self._db), decision_of(row)
+        if control.state is not TradingState.ACTIVE and (wanted is None or wanted.action is not Action.CANCEL):
+            return _left(row, Result.HELD_BACK, f"trading is {control.state}: {control.reason}")
         try:
             with self._db.transaction():
-                verdict, claimed = self._claim(row, prices)
+                verdict, claimed = self._claim(row)
         except DatabaseError as error:
             return self._handle_unstorable(row, error)
         if claimed is not None and verdict.decision is not None:
             result = self._send(verdict.decision.action, claimed)
+            if verdict.target is None:
+                self._review.note(row, verdict, claimed, result)
+            else:
+                self._review.load_book()
             return _left(row, result, _WHY_LEFT[result]) if result in _WHY_LEFT else result
         self._mark(row, verdict)
-        if verdict.result in (Result.WAITING, Result.UNPRICED):
+        if verdict.result in (Result.WAITING, Result.UNPRICED, Result.HELD_BACK, Result.UNREACHED):
             return _left(row, verdict.result, verdict.reason)
         return verdict.result
 
@@ -149,13 +166,13 @@ class OrderExecutor:
             self._leave_alone(f"of order {order_id}", error)
             return Result.WAITING
 
-    def _claim(self, seen: AnalysisRow, prices: dict[str, Decimal] | None) -> tuple[Verdict, int | None]:
+    def _claim(self, seen: AnalysisRow) -> tuple[Verdict, int | None]:
         """Write down what is to be done; the id is of the order to send, or of the change to go on with."""
         row = self._analysis.lock(seen.row_key)
         if row is None or row != seen:
             return Verdict(Result.WAITING, "the row changed while it was looked at, or another process has it"), None
         self._db.execute_query(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
-        verdict = self._review.judge(row, prices)
+        verdict = self._review.judge(row)
         if verdict.result is Result.PLACED and verdict.target is None:
             return verdict, self.handle_new_trade(row, verdict)
         if verdict.result is Result.PLACED and verdict.target is not None:
@@ -263,18 +280,22 @@ class OrderExecutor:
             self._desk.mark(order["id"])
         self._results[Result.REFUSED] += 1
 
-    def _preview(self, row: AnalysisRow, prices: dict[str, Decimal] | None, halted: bool) -> str | None:
-        verdict = self._review.judge(row, prices)
+    def _preview(self, row: AnalysisRow, number: int) -> str | None:
+        """Say what would become of a row; what would be sent counts for the next one, under this number."""
+        verdict = self._review.judge(row)
         if verdict.result is Result.UNTOUCHED:
             return None
         if verdict.result is Result.REFUSED:
             return f"{row.analysis_id}: would be refused: {verdict.reason}"
         if verdict.resumes:
             return f"{row.analysis_id}: would be taken up again ({verdict.reason})"
+        if verdict.result is Result.HELD_BACK:
+            return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {verdict.reason}"
         if verdict.result is not Result.PLACED or verdict.decision is None:
             return f"{row.analysis_id}: would not be sent: {verdict.reason}"
-        held = halted and verdict.decision.action is not Action.CANCEL
-        return f"{row.analysis_id}: {_shown(verdict)}: would be " + ("held back, trading is halted" if held else "sent")
+        if verdict.target is None:
+            self._review.note(row, verdict, number, Result.PLACED)
+        return f"{row.analysis_id}: {_shown(verdict)}: would be sent"
 
 
 _RESULT_OF_OUTCOME = {

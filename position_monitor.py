@@ -14,6 +14,7 @@ from alpaca_client import Broker
 from clock import MARKET_ZONE, Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
+from daily_loss import watch_daily_loss
 from db_layer import TradingDB
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import Event, PassLog
@@ -49,6 +50,7 @@ class PositionMonitor:
         self._broker = parts.broker
         self._clock = parts.clock
         self._desk = parts.desk
+        self._limits = parts.settings.limits
 
     def run(self) -> Valuation:
         """Reconcile, value all positions with one price call, and review them. Raises DatabaseError and BrokerError."""
@@ -61,6 +63,7 @@ class PositionMonitor:
         if unpriced:
             log.warning("no price, so these positions keep their last value", extra={"symbols": ",".join(unpriced)})
         changed = self.update_positions(prices)
+        watch_daily_loss(self._db, self._limits, self._clock.now())
         found.tolerate("review", self._review)
         log.info("position pass finished", extra={"symbols": len(symbols), "changed": changed})
         return Valuation(len(symbols), changed, unpriced, found.events)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alpaca_client import Broker, Outcome, Reply
-from broker_answers import BrokerError, positions_by_symbol, rows_with_ids
+from broker_answers import BrokerError, holdings_by_symbol, rows_with_ids
 from db_layer import DatabaseError, TradingDB
 from order_monitor import OrderMonitor
 from tests.flow.world import World, swing, trend
@@ -173,8 +173,8 @@ def test_an_error_code_is_short_and_printable() -> None:
 
 
 def test_a_position_may_be_as_large_as_it_likes() -> None:
-    held = positions_by_symbol([{"symbol": "A", "qty": "2000000000"}, {"symbol": "B", "qty": "1"}])
-    assert held == {"A": 2_000_000_000, "B": 1}
+    held = holdings_by_symbol([{"symbol": "A", "qty": "2000000000"}, {"symbol": "B", "qty": "1"}])
+    assert {symbol: holding.qty for symbol, holding in held.items()} == {"A": 2_000_000_000, "B": 1}
 
 
 @pytest.mark.parametrize("loss", [
