@@ -51,6 +51,7 @@ PROFILE = USUAL if settings.get_current_profile_name() == "repeatable" else sett
 FOLLOWS_A_STOP_MOVED_TWICE = False
 FOLLOWS_A_SPLIT_BEFORE_IT_PROTECTS = False
 FOLLOWS_FOREIGN_SHARES_THROUGH_A_SPLIT = False
+TELLS_A_SPLIT_FROM_A_STOP_THAT_SOLD_AS_MANY = False  # two for one, and the old stop sells half of them at the open
 
 Thing = TypeVar("Thing")
 
@@ -241,7 +242,7 @@ class OrderLife(RuleBasedStateMachine):
         held = self.books.positions()
         self.market.split(symbol, ratio)
         self.books.note_split(symbol, times, held)
-        if seen:
+        if seen or (times == 2 and not TELLS_A_SPLIT_FROM_A_STOP_THAT_SOLD_AS_MANY):
             self.both_monitors(0)
         self._open()
         if not FOLLOWS_A_SPLIT_BEFORE_IT_PROTECTS:

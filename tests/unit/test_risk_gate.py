@@ -465,6 +465,9 @@ def test_orders_of_one_symbol_are_bounded() -> None:
     assert passes(book=day_of(9, symbol="NVDA"))
     assert refusal(book=day_of(10, symbol="NVDA"))[0] == "max_symbol_orders_per_day"
     assert passes(symbol="AMD", book=day_of(10, symbol="NVDA"))
+    midnight = timedelta(hours=10)  # in New York
+    assert refusal(book=day_of(10, midnight, "NVDA"))[0] == "max_symbol_orders_per_day"
+    assert passes(book=day_of(10, midnight + timedelta(microseconds=1), "NVDA"))
 
 
 def test_a_burst_of_orders_waits() -> None:
