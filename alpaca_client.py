@@ -19,20 +19,24 @@ from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
 
 from broker_answers import (
+    Asset,
     BrokerError,
+    Holding,
     Json,
     JsonObject,
+    LastTrade,
     MarketHours,
     Position,
+    checked_asset,
     checked_day,
     checked_fill,
     checked_hours,
     checked_order,
     checked_position,
     checked_split,
-    last_prices,
+    holdings_by_symbol,
+    last_trades,
     number,
-    positions_by_symbol,
     readable,
     rows_with_ids,
     same_order,
@@ -42,8 +46,8 @@ from clock import Clock, SystemClock
 from config import AlpacaSettings, load_settings
 
 __all__ = [
-    "Broker", "BrokerError", "Exchange", "JsonObject", "Listing", "MarketHours", "Outcome", "Position", "Reply",
-    "Request", "get_data_client", "get_trading_client", "number", "same_order",
+    "Asset", "Broker", "BrokerError", "Exchange", "Holding", "JsonObject", "LastTrade", "Listing", "MarketHours",
+    "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "number", "same_order",
 ]
 
 PAGE_SIZE = 500
@@ -248,7 +252,16 @@ class Broker:
 
         Raises BrokerError when any part of the answer makes no sense.
         """
-        return positions_by_symbol(self._read_list("/v2/positions", {}))
+        return {symbol: holding.qty for symbol, holding in self.list_holdings().items()}
+
+    def list_holdings(self) -> dict[str, Holding]:
+        """Return list_positions with the price of a share of each. Raises BrokerError."""
+        return holdings_by_symbol(self._read_list("/v2/positions", {}))
+
+    def asset(self, symbol: str) -> Asset | None:
+        """Return what may be done with a symbol, or None when the broker does not know it. Raises BrokerError."""
+        asset = self._read_one(f"/v2/assets/{symbol}", {})
+        return checked_asset(asset) if asset is not None else None
 
     def market_hours(self) -> MarketHours:
         """Return whether the market is open, and when it opens and closes next. Raises BrokerError."""
@@ -271,7 +284,11 @@ class Broker:
         return account
 
     def latest_prices(self, symbols: Iterable[str]) -> dict[str, Decimal]:
-        """Return the price of the last trade of each symbol, in dollars; symbols without one are absent.
+        """Return the prices of latest_trades, in dollars. Raises BrokerError."""
+        return {symbol: trade.price for symbol, trade in self.latest_trades(symbols).items()}
+
+    def latest_trades(self, symbols: Iterable[str]) -> dict[str, LastTrade]:
+        """Return the last trade of each symbol; symbols without one are absent.
 
         One call for all symbols. Raises BrokerError.
         """
@@ -280,7 +297,7 @@ class Broker:
             return {}
         params = {"symbols": ",".join(wanted), "feed": self._settings.data_feed}
         answer = self._read(self._data, Request("GET", "/v2/stocks/trades/latest", params))
-        return last_prices(answer, wanted)
+        return last_trades(answer, wanted)
 
     def _activity_pages(self, path: str, wanted: Mapping[str, str], after: datetime) -> Iterator[list[JsonObject]]:
         wanted = {**wanted, "after": after.isoformat(), "page_size": str(ACTIVITIES_PAGE_SIZE)}

@@ -43,6 +43,32 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Holding:
+    """The shares of one symbol on the account, negative for a short position, and the price of one where it is said."""
+
+    qty: Decimal
+    price: Decimal | None
+
+
+@dataclass(frozen=True)
+class LastTrade:
+    """The price of a symbol's last trade in dollars, and when it was; None where the broker does not say."""
+
+    price: Decimal
+    at: datetime | None
+
+
+@dataclass(frozen=True)
+class Asset:
+    """What the broker lets anybody do with a symbol; `status` is its word, active or another."""
+
+    status: str
+    tradable: bool
+    fractionable: bool
+    shortable: bool
+
+
+@dataclass(frozen=True)
 class MarketHours:
     """Whether the market is open, when it opens and closes next, and the time it is at the broker; aware UTC."""
 
@@ -133,19 +159,30 @@ def checked_position(position: Json) -> Position:
     return Position(qty, qty if available is None else min(abs(available), abs(qty)).copy_sign(qty))
 
 
-def positions_by_symbol(rows: Iterable[Json]) -> dict[str, Decimal]:
-    """Return the signed shares of every position; one row that makes no sense spoils them all.
+def holdings_by_symbol(rows: Iterable[Json]) -> dict[str, Holding]:
+    """Return every position with its price; one row that makes no sense spoils them all.
 
     A symbol that is missing here counts as flat, so no row may be left out.
     """
-    held: dict[str, Decimal] = {}
+    held: dict[str, Holding] = {}
     for row in rows:
         qty = signed_qty(row)
         symbol = row.get("symbol")
         if not _word(symbol) or symbol in held:
             raise BrokerError(f"the broker sent a position in {str(symbol)[:40]!r}, which is no symbol or came twice")
-        held[symbol] = qty
+        price = number(row.get("current_price")) or number(row.get("avg_entry_price"))
+        held[symbol] = Holding(qty, price)
     return held
+
+
+def checked_asset(answer: JsonObject) -> Asset:
+    """Check what the broker says of a symbol; a short sale also needs shares that are easy to borrow."""
+    flags = [answer.get(name) for name in ("tradable", "fractionable", "shortable")]
+    if not _word(answer.get("status")) or not all(isinstance(flag, bool) for flag in flags):
+        raise BrokerError("the broker sent an asset without status, tradable, fractionable or shortable")
+    tradable, fractionable, shortable = map(bool, flags)
+    borrowable = answer.get("borrow_status", "easy_to_borrow") == "easy_to_borrow"
+    return Asset(answer["status"], tradable, fractionable, shortable and borrowable)
 
 
 def checked_hours(answer: JsonObject) -> MarketHours:
@@ -165,13 +202,16 @@ def checked_day(row: Json) -> date:
         raise BrokerError("the broker sent a market calendar whose rows have no dates") from error
 
 
-def last_prices(answer: Json, wanted: Container[str]) -> dict[str, Decimal]:
-    """Return the prices of the last trades of the wanted symbols, in dollars; what is no price is left out."""
+def last_trades(answer: Json, wanted: Container[str]) -> dict[str, LastTrade]:
+    """Return the last trades of the wanted symbols; what has no price is left out."""
     trades = answer.get("trades") if isinstance(answer, dict) else None
     if not isinstance(trades, dict):
         raise BrokerError("the answer of the latest trades holds no trades")
     prices = {symbol: _price(trade) for symbol, trade in trades.items() if symbol in wanted}
-    return {symbol: price for symbol, price in prices.items() if price is not None}
+    return {
+        symbol: LastTrade(price, _time_of_trade(trades[symbol]))
+        for symbol, price in prices.items() if price is not None
+    }
 
 
 def has_id(row: Json) -> bool:
@@ -252,3 +292,10 @@ def _price(trade: Json) -> Decimal | None:
         return None
     read = _number(str(price))
     return read if read is not None and read > 0 else None
+
+
+def _time_of_trade(trade: JsonObject) -> datetime | None:
+    try:
+        return _moment(trade, "t")
+    except BrokerError:
+        return None  # a price without a time counts as an old one

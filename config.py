@@ -92,6 +92,15 @@ class Limits:
 
     max_order_notional: Decimal
     max_order_qty: Decimal
+    max_symbol_exposure: Decimal
+    max_gross_exposure: Decimal
+    max_open_positions: int
+    max_orders_per_day: int
+    max_symbol_orders_per_day: int
+    max_orders_per_minute: int
+    duplicate_window_minutes: int  # 0: the same order may be repeated at once
+    max_daily_loss: Decimal
+    price_collar_pct: Decimal
     decision_max_age_hours: Decimal
     allow_short: bool
     symbol_denylist: frozenset[str]
@@ -333,6 +342,15 @@ def _limits(env: _Environment) -> Limits:
     return Limits(
         max_order_notional=env.number("MAX_ORDER_NOTIONAL", "20000", "1", "1e9"),
         max_order_qty=env.number("MAX_ORDER_QTY", "10000", "0.000000001", "1e9"),
+        max_symbol_exposure=env.number("MAX_SYMBOL_EXPOSURE", "25000", "1", "1e12"),
+        max_gross_exposure=env.number("MAX_GROSS_EXPOSURE", "100000", "1", "1e12"),
+        max_open_positions=env.whole("MAX_OPEN_POSITIONS", 20, 1, 100_000),
+        max_orders_per_day=env.whole("MAX_ORDERS_PER_DAY", 50, 1, 1_000_000),
+        max_symbol_orders_per_day=env.whole("MAX_SYMBOL_ORDERS_PER_DAY", 10, 1, 1_000_000),
+        max_orders_per_minute=env.whole("MAX_ORDERS_PER_MINUTE", 60, 1, 1_000_000),
+        duplicate_window_minutes=env.whole("DUPLICATE_WINDOW_MINUTES", 10, 0, 1440),
+        max_daily_loss=env.number("MAX_DAILY_LOSS", "2000", "0.01", "1e12"),
+        price_collar_pct=env.number("PRICE_COLLAR_PCT", "5", "0.01", "1000"),
         decision_max_age_hours=env.number("DECISION_MAX_AGE_HOURS", "96", "0.01", "87600"),
         allow_short=env.boolean("ALLOW_SHORT", False),
         symbol_denylist=frozenset(denied),

@@ -26,7 +26,7 @@ from order_desk import OrderDesk
 from order_life import DecisionStatus, ExitReason, JournalStatus, OrderRole, OrderStatus, decimal_text
 from order_news import alert_amended
 from order_records import Intent, add_intent, lock_if_unsent, set_status
-from risk_gate import Situation, check_age
+from risk_gate import check_age
 from trade import Trade, TradeEnd
 from trade_book import load_trades, reload
 from trade_records import add_trade, end_trades
@@ -316,8 +316,7 @@ def ending_of(trade: Trade, decision: Decision) -> Ending:
 def too_old(limits: Limits, rationale: Mapping[str, Any], claimed_at: datetime, now: datetime) -> str | None:
     """Say why a decision claimed earlier is too old to be sent now, or None when it is not."""
     decided_at = rationale["trigger_event"].get("decided_at")
-    situation = Situation(now, datetime.fromisoformat(decided_at) if decided_at else claimed_at, None)
-    return check_age(limits, situation).refusal
+    return check_age(limits, datetime.fromisoformat(decided_at) if decided_at else claimed_at, now).refusal
 
 
 def order_name(source_sha256: str, row_key: str) -> str:
@@ -328,12 +327,16 @@ def order_name(source_sha256: str, row_key: str) -> str:
     return f"tm-{source_sha256[:12]}-{hashlib.sha256(row_key.encode('utf-8')).hexdigest()[:10]}"
 
 
+def trade_name(symbol: str, name: str, now: datetime) -> str:
+    """Return the name for people of a trade whose orders go under this stem."""
+    return f"{symbol}-{now:%Y%m%d}-{name.removeprefix('tm-')}"
+
+
 def add_entry(
     db: TradingDB, name: str, symbol: str, trade: NewTrade, analysis_id: str | None, decision_id: int, now: datetime,
 ) -> int:
     """Write a trade with its entry, to be sent under this name, and return the order's id. Raises DatabaseError."""
-    trade_id = f"{symbol}-{now:%Y%m%d}-{name.removeprefix('tm-')}"
-    journal_id = add_trade(db, trade_id, symbol, trade, analysis_id, decision_id, now)
+    journal_id = add_trade(db, trade_name(symbol, name, now), symbol, trade, analysis_id, decision_id, now)
     return add_intent(db, Intent(
         trade_journal_id=journal_id, trade_decision_id=decision_id, analysis_decision_id=analysis_id,
         client_order_id=f"{name}-e", role=OrderRole.ENTRY, side=trade.side, time_in_force=trade.time_in_force,

@@ -4,11 +4,8 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from enum import StrEnum
+from dataclasses import replace
 
 import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Outcome
@@ -17,9 +14,11 @@ from audit_trail import AlertKind, AlertLevel, NewDecision, create_decision, fin
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
+from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
-from decision import Action, Decision, DecisionError, OrderType, parse_decision
-from kill_switch import entries_allowed
+from decision import Action
+from decision_review import LONGEST_ID, DecisionReview, Result, Verdict, decision_of
+from kill_switch import TradingState, current_control
 from limit_raises import limits_in_force
 from order_changes import (
     OrderChanges,
@@ -27,7 +26,6 @@ from order_changes import (
     Step,
     add_entry,
     claim_trade,
-    find_target,
     order_name,
     take_back,
     too_old,
@@ -36,16 +34,14 @@ from order_life import DecisionStatus, ExitReason, JournalStatus
 from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import PassLog
-from risk_gate import RiskCheck, Situation, check_age, check_trade, decision_time, record_checks
-from row_history import Before, Seen, cancelled_trades, load_history, seen_before
+from risk_gate import record_checks
 from session_locks import hold_account
-from trade import Trade, TradeEnd
+from trade import TradeEnd
 from trade_records import end_trades
 
 STRATEGY = "n8n_analysis"
 STRATEGY_VERSION = "1"
 UNREADABLE_SYMBOL = "?"
-LONGEST_ID = 255
 UNSTORABLE = ("22", "23", "54")  # SQLSTATE classes: data exception, integrity violation, limit exceeded
 
 # Rows with the same Analysis_Id are looked at one after the other, also by two processes.
@@ -62,39 +58,6 @@ ORDER BY orders.id
 log = logging.getLogger("order_executor")
 
 
-class Result(StrEnum):
-    """What a pass did with one decision."""
-
-    PLACED = "placed"
-    CANCELLED = "cancelled"
-    REFUSED = "refused"
-    UNKNOWN = "unknown outcome"
-    NOT_SENT = "not sent"
-    HELD_BACK = "held back"
-    UNPRICED = "waiting for a price"
-    WAITING = "waiting"
-    UNREACHED = "broker did not answer"
-    MARKED = "marked again"
-    UNTOUCHED = "untouched"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What should become of a row: PLACED means to be carried out; `order_id` is an order whose mark is missing.
-
-    `target` is the trade whose entry a CANCEL or AMEND is about. What `resumes` was begun by an earlier pass, and every
-    pass takes it up again.
-    """
-
-    result: Result
-    reason: str = ""
-    decision: Decision | None = None
-    checks: list[RiskCheck] = field(default_factory=list)
-    order_id: int | None = None
-    target: Trade | None = None
-    resumes: bool = False
-
-
 class OrderExecutor:
     """One pass over approved, unexecuted decisions."""
 
@@ -109,6 +72,7 @@ class OrderExecutor:
         self._clock = parts.clock
         self._analysis = parts.analysis
         self._desk = parts.desk
+        self._review = DecisionReview(parts.db, parts.broker, parts.clock, parts.settings)
         self._results: Counter[Result] = Counter()
 
     def close(self) -> None:
@@ -127,14 +91,16 @@ class OrderExecutor:
         self._results = Counter()
         self._take_limits()
         with PassLog(self._db, self._clock).reading("account"):
-            self._broker.account()
+            account = self._broker.account()
         self._desk.settle_unfinished()
+        pnl = watch_daily_loss(self._db, self._settings.limits, self._clock.now())
         unreached = self._resume_changes()
         self._resume_unsent()
         candidates = [row for row in self._analysis.candidates() if row.row_key not in unreached]
-        prices = self._reference_prices(candidates)
+        self._review.begin(candidates, account, self._settings.limits, pnl)
+        self._hear_doubtful()
         for row in candidates:
-            self._results[self._carry_out(row, prices)] += 1
+            self._results[self._carry_out(row)] += 1
         log.info("executor pass finished", extra={str(name): count for name, count in self._results.items()})
         return self._results
 
@@ -142,11 +108,10 @@ class OrderExecutor:
         """Return a line for each decision that a pass would look at; nothing is written or sent."""
         self._broker.record_with(None)
         self._take_limits()
-        self._broker.account()
+        account, pnl = self._broker.account(), day_pnl(self._db, self._clock.now())
         candidates = self._analysis.candidates()
-        prices = self._reference_prices(candidates)
-        halted = not entries_allowed(self._db)
-        return [line for row in candidates if (line := self._preview(row, prices, halted))]
+        self._review.begin(candidates, account, self._settings.limits, pnl)
+        return [line for number, row in enumerate(candidates) if (line := self._preview(row, -1 - number))]
 
     def handle_new_trade(self, row: AnalysisRow, verdict: Verdict) -> int:
         """Write down a NEW_TRADE that passed, inside the open transaction; return the id of its intended order."""
@@ -174,19 +139,35 @@ class OrderExecutor:
         self._settings = replace(self._given, limits=limits)
         self._changes = OrderChanges(self._db, self._clock, self._desk, self._analysis, limits)
 
-    def _carry_out(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Result:
-        if not entries_allowed(self._db) and _action(row) is not Action.CANCEL:
-            return _left(row, Result.HELD_BACK, "trading is halted")
+    def _hear_doubtful(self) -> None:
+        """Ask for the entries of which the account's positions show more than our books, and count anew."""
+        doubtful = self._review.book.doubtful()
+        for order_id in doubtful:
+            try:
+                self._desk.refresh(order_id)
+            except BrokerError as error:
+                log.warning("an order counts as we know it", extra={"order": order_id, "error": error})
+        if doubtful:
+            self._review.load_book()
+
+    def _carry_out(self, row: AnalysisRow) -> Result:
+        control, wanted = current_control(self._db), decision_of(row)
+        if control.state is not TradingState.ACTIVE and (wanted is None or wanted.action is not Action.CANCEL):
+            return _left(row, Result.HELD_BACK, f"trading is {control.state}: {control.reason}")
         try:
             with self._db.transaction():
-                verdict, claimed = self._claim(row, prices)
+                verdict, claimed = self._claim(row)
         except DatabaseError as error:
             return self._handle_unstorable(row, error)
         if claimed is not None and verdict.decision is not None:
             result = self._send(verdict.decision.action, claimed)
+            if verdict.target is None:
+                self._review.note(row, verdict, claimed, result)
+            else:
+                self._review.load_book()
             return _left(row, result, _WHY_LEFT[result]) if result in _WHY_LEFT else result
         self._mark(row, verdict)
-        if verdict.result in (Result.WAITING, Result.UNPRICED):
+        if verdict.result in (Result.WAITING, Result.UNPRICED, Result.HELD_BACK, Result.UNREACHED):
             return _left(row, verdict.result, verdict.reason)
         return verdict.result
 
@@ -208,13 +189,13 @@ class OrderExecutor:
             self._leave_alone(f"of order {order_id}", error)
             return Result.WAITING
 
-    def _claim(self, seen: AnalysisRow, prices: dict[str, Decimal] | None) -> tuple[Verdict, int | None]:
+    def _claim(self, seen: AnalysisRow) -> tuple[Verdict, int | None]:
         """Write down what is to be done; the id is of the order to send, or of the change to go on with."""
         row = self._analysis.lock(seen.row_key)
         if row is None or row != seen:
             return Verdict(Result.WAITING, "the row changed while it was looked at, or another process has it"), None
         self._db.execute_query(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
-        verdict = self._judge(row, prices)
+        verdict = self._review.judge(row)
         if verdict.result is Result.PLACED and verdict.target is None:
             return verdict, self.handle_new_trade(row, verdict)
         if verdict.result is Result.PLACED and verdict.target is not None:
@@ -232,52 +213,6 @@ class OrderExecutor:
             self._desk.mark_done(row.row_key, verdict.target.entry["alpaca_order_id"], verdict.target.id)
         elif verdict.result in (Result.REFUSED, Result.MARKED):
             self._desk.mark_refused(row.row_key, verdict.reason)
-
-    def _judge(self, row: AnalysisRow, prices: dict[str, Decimal] | None) -> Verdict:
-        """Say what should become of a row; reads only."""
-        try:
-            decision = parse_decision(row.text, row.ticker)
-        except DecisionError as error:
-            before = seen_before(row, load_history(self._db, row, changes=False))
-            if before is None or before.seen is Seen.DUPLICATE:
-                return Verdict(Result.REFUSED, str(error))
-            return _seen(before)
-        if decision.action is Action.NO_ACTION:
-            return Verdict(Result.UNTOUCHED)
-        history = load_history(self._db, row, changes=decision.action is not Action.NEW_TRADE)
-        before = seen_before(row, history)
-        if before is not None:
-            return _seen(before, decision)
-        if not row.analysis_id or len(row.analysis_id) > LONGEST_ID:
-            words = f"the row needs an Analysis_Id of 1 to {LONGEST_ID} characters, so that a repetition is recognised"
-            return Verdict(Result.REFUSED, words, decision)
-        if decision.action is Action.NEW_TRADE:
-            return self._judge_trade(row, decision, prices)
-        return self._judge_change(row, decision, prices, history)
-
-    def _judge_change(
-        self, row: AnalysisRow, decision: Decision, prices: dict[str, Decimal] | None, history: list[Row],
-    ) -> Verdict:
-        target = find_target(self._db, row, decision)
-        if target.trade is not None and target.trade.id in cancelled_trades(history):
-            return Verdict(Result.MARKED, "the order was cancelled already", decision, target=target.trade)
-        if target.refusal is not None:
-            return Verdict(Result.REFUSED, target.refusal, decision, target=target.trade)
-        if target.waits is not None:
-            return Verdict(Result.WAITING, target.waits, decision)
-        return replace(self._judge_trade(row, decision, prices), target=target.trade)
-
-    def _judge_trade(self, row: AnalysisRow, decision: Decision, prices: dict[str, Decimal] | None) -> Verdict:
-        situation = self._situation(row, decision, (prices or {}).get(decision.symbol))
-        if prices is None and _is_market(decision) and check_age(self._settings.limits, situation).passed:
-            return Verdict(Result.UNPRICED, "the broker gave no prices", decision)
-        limits = self._settings.limits
-        checks = (
-            [check_age(limits, situation)] if decision.trade is None
-            else check_trade(decision.symbol, decision.trade, limits, situation)
-        )
-        refusal = checks[-1].refusal
-        return Verdict(Result.REFUSED if refusal else Result.PLACED, refusal or "", decision, checks)
 
     def _write_decision(self, row: AnalysisRow, verdict: Verdict) -> int:
         now = self._clock.now()
@@ -371,38 +306,22 @@ class OrderExecutor:
             self._desk.mark(order["id"])
         self._results[Result.REFUSED] += 1
 
-    def _reference_prices(self, rows: Iterable[AnalysisRow]) -> dict[str, Decimal] | None:
-        """Return last prices for the market orders among the rows; None when they could not be had."""
-        symbols = set()
-        for row in rows:
-            try:
-                decision = parse_decision(row.text, row.ticker)
-            except DecisionError:
-                continue
-            if _is_market(decision):
-                symbols.add(decision.symbol)
-        try:
-            return self._broker.latest_prices(symbols)
-        except BrokerError as error:
-            log.warning("no prices, so market orders wait for the next pass", extra={"error": error})
-            return None
-
-    def _situation(self, row: AnalysisRow, decision: Decision, price: Decimal | None) -> Situation:
-        decided_at = decision_time(row.decided_at, decision.analysis_date, self._settings.analysis_timezone)
-        return Situation(self._clock.now(), decided_at, price)
-
-    def _preview(self, row: AnalysisRow, prices: dict[str, Decimal] | None, halted: bool) -> str | None:
-        verdict = self._judge(row, prices)
+    def _preview(self, row: AnalysisRow, number: int) -> str | None:
+        """Say what would become of a row; what would be sent counts for the next one, under this number."""
+        verdict = self._review.judge(row)
         if verdict.result is Result.UNTOUCHED:
             return None
         if verdict.result is Result.REFUSED:
             return f"{row.analysis_id}: would be refused: {verdict.reason}"
         if verdict.resumes:
             return f"{row.analysis_id}: would be taken up again ({verdict.reason})"
+        if verdict.result is Result.HELD_BACK:
+            return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {verdict.reason}"
         if verdict.result is not Result.PLACED or verdict.decision is None:
             return f"{row.analysis_id}: would not be sent: {verdict.reason}"
-        held = halted and verdict.decision.action is not Action.CANCEL
-        return f"{row.analysis_id}: {_shown(verdict)}: would be " + ("held back, trading is halted" if held else "sent")
+        if verdict.target is None:
+            self._review.note(row, verdict, number, Result.PLACED)
+        return f"{row.analysis_id}: {_shown(verdict)}: would be sent"
 
 
 _RESULT_OF_OUTCOME = {
@@ -411,11 +330,6 @@ _RESULT_OF_OUTCOME = {
     Outcome.NOT_SENT: Result.NOT_SENT,
     Outcome.UNKNOWN: Result.UNKNOWN,
     None: Result.HELD_BACK,
-}
-_RESULT_OF_SEEN = {
-    Seen.UNFINISHED: Result.WAITING,
-    Seen.UNMARKED: Result.MARKED,
-    Seen.DUPLICATE: Result.REFUSED,
 }
 _RESULT_OF_PROGRESS = {
     Progress.DONE: Result.CANCELLED,
@@ -477,22 +391,9 @@ def _new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
     )
 
 
-def _seen(before: Before, decision: Decision | None = None) -> Verdict:
-    resumes = before.seen is Seen.UNFINISHED
-    return Verdict(_RESULT_OF_SEEN[before.seen], before.reason, decision, order_id=before.order_id, resumes=resumes)
-
-
 def _left(row: AnalysisRow, result: Result, reason: str) -> Result:
     log.info(f"decision {result}", extra={"analysis_id": row.analysis_id, "reason": reason})
     return result
-
-
-def _action(row: AnalysisRow) -> Action | None:
-    """Return what a row asks for, or None when it cannot be read."""
-    try:
-        return parse_decision(row.text, row.ticker).action
-    except DecisionError:
-        return None
 
 
 def _shown(verdict: Verdict) -> str:
@@ -505,10 +406,6 @@ def _shown(verdict: Verdict) -> str:
     price = f"{trade.limit_price:f}" if trade.limit_price is not None else "market"
     order = f"{trade.side} {trade.qty:f} {decision.symbol} at {price}"
     return f"replace {old} by {order}, less what it has filled" if target else order
-
-
-def _is_market(decision: Decision) -> bool:
-    return decision.trade is not None and decision.trade.order_type is OrderType.MARKET
 
 
 if __name__ == "__main__":

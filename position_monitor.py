@@ -15,6 +15,7 @@ from alpaca_client import Broker
 from clock import MARKET_ZONE, Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
+from daily_loss import watch_daily_loss
 from db_layer import TradingDB
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import Event, PassLog
@@ -51,6 +52,7 @@ class PositionMonitor:
         self._broker = parts.broker
         self._clock = parts.clock
         self._desk = parts.desk
+        self._limits = parts.settings.limits
 
     def close(self) -> None:
         """Close the connections that were opened for it."""
@@ -73,6 +75,7 @@ class PositionMonitor:
         if unpriced:
             log.warning("no price, so these positions keep their last value", extra={"symbols": ",".join(unpriced)})
         changed = self.update_positions(prices)
+        watch_daily_loss(self._db, self._limits, self._clock.now())
         found.tolerate("review", self._review)
         log.info("position pass finished", extra={"symbols": len(symbols), "changed": changed})
         return Valuation(len(symbols), changed, unpriced, found.events)

@@ -1,15 +1,44 @@
-"""Pre-trade checks: a decision is held against the limits and what is known; each check is a row of `risk_checks`."""
+"""The pre-trade risk gate: an order passes every check in order; the first that fails refuses it or makes it wait.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+Every order that opens something comes through here, whoever decided it. Source: docs/architecture.md, risk gate.
+"""
+
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from broker_answers import number
 from config import Limits
 from db_layer import TradingDB
-from decision import NewTrade, Side
-from order_life import decimal_text
+from decision import NewTrade, TradeStyle
+from risk_checks import (
+    BLOCKS,
+    DAY_TRADES,
+    Account,
+    Proposal,
+    RiskCheck,
+    Situation,
+    check_account,
+    check_asset,
+    check_at_most,
+    check_buying_power,
+    check_daily_loss,
+    check_day_trades,
+    check_denylist,
+    check_duplicate,
+    check_exposure,
+    check_fraction,
+    check_opposite,
+    check_pace,
+    check_price_collar,
+    check_reference_price,
+    check_settled,
+    check_side,
+    check_stop_side,
+    check_trading_state,
+    check_unpriced,
+)
 
 FURTHEST_AHEAD = timedelta(hours=24)
 
@@ -19,27 +48,15 @@ VALUES %s
 """
 
 
-@dataclass(frozen=True)
-class RiskCheck:
-    """One check: the limit in force, what was found, and, where it failed, the reason for a person."""
-
-    name: str
-    limit: str
-    observed: str
-    refusal: str | None = None
-
-    @property
-    def passed(self) -> bool:
-        return self.refusal is None
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What the checks look at beside the decision; the reference price is in dollars, None when nobody has one."""
-
-    now: datetime
-    decided_at: datetime | None
-    reference_price: Decimal | None
+def read_account(answer: Mapping[str, Any]) -> Account:
+    """Return what the gate needs of the broker's account answer."""
+    count = number(answer.get("daytrade_count"))
+    restricted = answer.get("pattern_day_trader") is True
+    return Account(
+        str(answer.get("status")), tuple(name for name in BLOCKS if answer.get(name) is True),
+        number(answer.get("buying_power")), number(answer.get("equity")),
+        max(int(count or 0), DAY_TRADES if restricted else 0),
+    )
 
 
 def decision_time(decided_at: datetime | None, analysis_date: date | None, zone: ZoneInfo) -> datetime | None:
@@ -49,10 +66,12 @@ def decision_time(decided_at: datetime | None, analysis_date: date | None, zone:
     return datetime.combine(analysis_date, time(), zone)
 
 
-def check_trade(symbol: str, trade: NewTrade, limits: Limits, situation: Situation) -> list[RiskCheck]:
+def check_trade(
+    symbol: str, trade: NewTrade, decided_at: datetime | None, limits: Limits, facts: Situation,
+) -> list[RiskCheck]:
     """Return the checks made, in order; the last one carries the refusal if there is any."""
     made: list[RiskCheck] = []
-    for check in _checks(symbol, trade, limits, situation):
+    for check in _checks(symbol, trade, decided_at, limits, facts):
         made.append(check)
         if not check.passed:
             break
@@ -66,34 +85,12 @@ def record_checks(db: TradingDB, trade_decision_id: int, checks: list[RiskCheck]
     ])
 
 
-def _checks(symbol: str, trade: NewTrade, limits: Limits, situation: Situation) -> Iterator[RiskCheck]:
-    yield check_age(limits, situation)
-    denied = f"{symbol} is on SYMBOL_DENYLIST" if symbol in limits.symbol_denylist else None
-    yield RiskCheck("symbol_denylist", ",".join(sorted(limits.symbol_denylist)), symbol, denied)
-    short = trade.side is Side.SELL and not limits.allow_short
-    yield RiskCheck(
-        "side", f"ALLOW_SHORT={str(limits.allow_short).lower()}", trade.side,
-        "a sell would open a short position, and ALLOW_SHORT is false" if short else None,
-    )
-    yield _at_most("max_order_qty", "MAX_ORDER_QTY", limits.max_order_qty, trade.qty, "shares")
-    price = trade.limit_price if trade.limit_price is not None else situation.reference_price
-    if price is None:
-        yield RiskCheck(
-            "max_order_notional", str(limits.max_order_notional), "no price",
-            f"{symbol} has no price now, so a market order cannot be held against MAX_ORDER_NOTIONAL",
-        )
-        return
-    yield _at_most("max_order_notional", "MAX_ORDER_NOTIONAL", limits.max_order_notional, trade.qty * price, "dollars")
-    yield _stop_beyond_market(trade, situation.reference_price)
-
-
-def check_age(limits: Limits, situation: Situation) -> RiskCheck:
+def check_age(limits: Limits, decided_at: datetime | None, now: datetime) -> RiskCheck:
     """Check that a decision is neither older than DECISION_MAX_AGE_HOURS nor dated more than a day ahead."""
     limit = f"DECISION_MAX_AGE_HOURS={limits.decision_max_age_hours}"
-    decided_at = situation.decided_at
     if decided_at is None:
         return RiskCheck("decision_age", limit, "no date", "the decision has no date, so its age cannot be told")
-    age = situation.now - decided_at
+    age = now - decided_at
     observed = f"{age.total_seconds() / 3600:.1f} hours"
     refusal = None
     if age > timedelta(hours=float(limits.decision_max_age_hours)):
@@ -103,19 +100,34 @@ def check_age(limits: Limits, situation: Situation) -> RiskCheck:
     return RiskCheck("decision_age", limit, observed, refusal)
 
 
-def _at_most(name: str, variable: str, limit: Decimal, observed: Decimal, unit: str) -> RiskCheck:
-    refusal = f"{decimal_text(observed)} {unit} is over {variable}={decimal_text(limit)}" if observed > limit else None
-    return RiskCheck(name, decimal_text(limit), decimal_text(observed), refusal)
-
-
-def _stop_beyond_market(trade: NewTrade, price: Decimal | None) -> RiskCheck:
-    """A market order has no limit to hold the stop against, so the last price takes its place."""
-    observed = "limit order" if trade.limit_price is not None else f"price {price}"
-    refusal = None
-    if trade.limit_price is None and price is not None:
-        buy = trade.side is Side.BUY
-        if (trade.stop_price >= price) if buy else (trade.stop_price <= price):
-            refusal = f"the stop {trade.stop_price} is on the wrong side of the price {price} for a {trade.side}"
-        elif trade.target_price is not None and (trade.target_price <= price if buy else trade.target_price >= price):
-            refusal = f"the target {trade.target_price} is on the wrong side of the price {price} for a {trade.side}"
-    return RiskCheck("stop_side", f"stop {trade.stop_price}", observed, refusal)
+def _checks(
+    symbol: str, trade: NewTrade, decided_at: datetime | None, limits: Limits, facts: Situation,
+) -> Iterator[RiskCheck]:
+    yield check_age(limits, decided_at, facts.now)
+    yield check_trading_state(facts)
+    yield check_daily_loss(limits, facts)
+    yield check_account(facts.account)
+    yield check_denylist(symbol, limits)
+    yield check_asset(symbol, facts)
+    yield check_side(symbol, trade, limits, facts.asset)
+    yield check_fraction(symbol, trade, facts.asset)
+    yield check_settled(symbol, facts)
+    yield check_at_most("max_order_qty", limits.max_order_qty, trade.qty, "shares")
+    yield check_reference_price(symbol, trade, facts)
+    price = trade.limit_price
+    if price is None:
+        if facts.last_trade is None:
+            yield check_unpriced(symbol, limits)
+            return
+        price = facts.last_trade.price
+    order = Proposal(symbol, trade, limits, facts, price)
+    yield check_at_most("max_order_notional", limits.max_order_notional, trade.qty * price, "dollars")
+    yield check_price_collar(order)
+    yield check_stop_side(order)
+    yield from check_exposure(order)
+    yield from check_pace(order)
+    yield check_duplicate(order)
+    yield check_opposite(order)
+    yield check_buying_power(order)
+    if trade.style is TradeStyle.DAYTRADE:
+        yield check_day_trades(facts.account)

@@ -59,7 +59,9 @@ UPDATE position_tracking position
 SET current_price = latest.price, market_value = round(position.qty * latest.price, 6),
     unrealized_pnl = round((latest.price - position.avg_entry_price) * position.qty
                            * CASE position.side WHEN 'long' THEN 1 ELSE -1 END, 6),
-    last_updated = %(now)s
+    pnl_before_today = CASE WHEN position.valued_on = %(today)s THEN position.pnl_before_today
+                            ELSE COALESCE(position.unrealized_pnl, 0) END,
+    valued_on = %(today)s, last_updated = %(now)s
 FROM unnest(%(symbols)s::text[], %(prices)s::numeric[]) AS latest (symbol, price)
 WHERE position.symbol = latest.symbol AND position.current_price IS DISTINCT FROM latest.price
 """
@@ -169,9 +171,10 @@ def value_positions(db: TradingDB, prices: Mapping[str, Decimal], now: datetime)
 
     Raises DatabaseError.
     """
-    return db.execute_update(
-        VALUE_POSITIONS, {"symbols": list(prices), "prices": list(prices.values()), "now": now},
-    ) if prices else 0
+    return db.execute_update(VALUE_POSITIONS, {
+        "symbols": list(prices), "prices": list(prices.values()), "now": now,
+        "today": now.astimezone(MARKET_ZONE).date(),
+    }) if prices else 0
 
 
 def unreviewed_trades(db: TradingDB, today: date) -> Mapping[int, date]:

@@ -39,7 +39,8 @@ def latest_quotes(broker: PaperBroker, request: Request) -> Reply:
 
 @ROUTES.add("GET", "/v2/stocks/trades/latest")
 def latest_trades(broker: PaperBroker, request: Request) -> Reply:
-    return _latest(broker, request, "trades", lambda symbol: _trade(broker.state.market.quotes[symbol]))
+    now = broker.state.time if broker.calendar.at(broker.state.time) else None
+    return _latest(broker, request, "trades", lambda symbol: _trade(broker.state.market.quotes[symbol], now))
 
 
 @ROUTES.add("GET", "/v2/stocks/bars/latest")
@@ -83,8 +84,6 @@ def _known(broker: PaperBroker, request: Request) -> list[str]:
     feed = _checked(lambda: choice(request.query, "feed", _LATEST_FEEDS, "iex"))
     if feed == "sip" and not broker.state.behaviour.sip_subscription:
         raise RefusalError(403, None, "subscription does not permit querying recent SIP data")
-    for symbol in _symbols(request):
-        broker.invent_price(symbol)
     return [symbol for symbol in _symbols(request) if symbol in broker.state.market.quotes]
 
 
@@ -173,11 +172,11 @@ def _quote(quote: Quote) -> Json:
     }
 
 
-def _trade(quote: Quote) -> Json:
+def _trade(quote: Quote, now: datetime | None = None) -> Json:
     # The paper market has no exchange that numbers its trades; their time tells them apart.
     number = int(quote.at.timestamp() * 1_000_000)
     return {
-        "t": stamp(quote.at),
+        "t": stamp(now or quote.at),
         "p": float(quote.last),
         "s": 100,
         "x": "V",

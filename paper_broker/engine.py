@@ -272,6 +272,8 @@ class PaperBroker:
     def asset(self, symbol_or_id: str) -> Asset:
         """The asset of a symbol or asset id; raises RefusalError (404)."""
         found = self.state.market.find_asset(symbol_or_id)
+        if found is None and self.state.behaviour.invent_prices:
+            return self.define_asset(symbol_or_id)
         if found is None:
             raise RefusalError(404, NOT_FOUND, f"asset not found for {symbol_or_id}")
         return found

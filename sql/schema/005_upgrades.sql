@@ -25,3 +25,12 @@ BEGIN
                 CHECK (exit_reason IN ('MANUAL_EXIT', 'EOD_EXIT', 'EMERGENCY_EXIT'));
     END IF;
 END $$;
+
+DO $$
+BEGIN
+    IF to_regclass('position_tracking') IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('position_tracking') AND attname = 'valued_on'
+    ) THEN
+        ALTER TABLE position_tracking ADD COLUMN pnl_before_today numeric(18,6), ADD COLUMN valued_on date;
+    END IF;
+END $$;

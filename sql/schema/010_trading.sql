@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS trade_journal (
 CREATE INDEX IF NOT EXISTS trade_journal_open ON trade_journal (status, id) WHERE status IN ('ORDERED', 'POSITION');
 CREATE INDEX IF NOT EXISTS trade_journal_estimates ON trade_journal (id) WHERE pnl_is_estimate;
 CREATE INDEX IF NOT EXISTS trade_journal_symbol ON trade_journal (symbol, created_at);
+CREATE INDEX IF NOT EXISTS trade_journal_closed ON trade_journal (exit_date) WHERE status = 'CLOSED';
 
 COMMENT ON TABLE trade_journal IS 'One trade from its order to its end; the plan, what became of it, and the profit or loss.';
 COMMENT ON COLUMN trade_journal.trade_id IS 'Name of the trade for people: symbol, day and digits of the decision''s digest.';
@@ -206,6 +207,8 @@ CREATE TABLE IF NOT EXISTS position_tracking (
     market_value          numeric(18,6) CHECK (market_value >= 0 AND market_value < 1e12),
     cost_basis            numeric(18,6) NOT NULL CHECK (cost_basis >= 0 AND cost_basis < 1e12),
     unrealized_pnl        numeric(18,6) CHECK (unrealized_pnl > -1e12 AND unrealized_pnl < 1e12),
+    pnl_before_today      numeric(18,6),
+    valued_on             date,
     stop_loss_order_id    text,
     take_profit_order_id  text,
     last_updated          timestamptz NOT NULL DEFAULT now()
@@ -222,6 +225,8 @@ COMMENT ON COLUMN position_tracking.current_price IS 'Last trade price seen, dol
 COMMENT ON COLUMN position_tracking.market_value IS 'Shares times current price, dollars, positive for both sides.';
 COMMENT ON COLUMN position_tracking.cost_basis IS 'Shares times average entry price, dollars, positive for both sides.';
 COMMENT ON COLUMN position_tracking.unrealized_pnl IS 'Profit or loss if closed at the current price, dollars.';
+COMMENT ON COLUMN position_tracking.pnl_before_today IS 'unrealized_pnl as it was before the day valued_on, dollars; the difference is that day''s.';
+COMMENT ON COLUMN position_tracking.valued_on IS 'US Eastern day on which the value last changed.';
 COMMENT ON COLUMN position_tracking.stop_loss_order_id IS 'The broker''s id of the stop that protects it.';
 COMMENT ON COLUMN position_tracking.take_profit_order_id IS 'The broker''s id of the target order.';
 COMMENT ON COLUMN position_tracking.last_updated IS 'When this row last changed.';

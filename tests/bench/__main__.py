@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from alpaca_client import BrokerError
 from db_layer import DatabaseError, TradingDB
 from embedded_postgres import EmbeddedPostgresError
 from tables import print_table
-from tests.bench import audit_writes, book, monitor_pass
+from tests.bench import audit_writes, book, monitor_pass, order_gate
 from tests.bench.durable import durable_server
 from tests.bench.floor import Floor
 from tests.bench.monitor_pass import BenchError, Measure
@@ -29,7 +30,7 @@ def main() -> int:
     try:
         with durable_server() as parameters:
             return 0 if work(parameters) else 1
-    except (BenchError, DatabaseError, EmbeddedPostgresError) as error:
+    except (BenchError, BrokerError, DatabaseError, EmbeddedPostgresError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
 
@@ -43,6 +44,8 @@ def measure(parameters: Mapping[str, Any]) -> bool:
         passed.append(print_measures(f"Order monitor: {changes}", monitor_pass.measure_orders(work)))
         positions = f"{len(book.POSITIONS):,} positions"
         passed.append(print_measures(f"Position monitor: {positions}", monitor_pass.measure_positions(work)))
+    timed = f"{order_gate.ROUNDS * order_gate.ORDERS} orders, {book.ORDERS:,} working"
+    passed.append(print_measures(f"Risk gate and protocol: {timed}", order_gate.measure(parameters)))
     return all(passed)
 
 

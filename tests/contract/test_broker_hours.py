@@ -265,6 +265,8 @@ def test_a_symbol_without_price_trades_at_the_first_limit_when_prices_may_be_inv
     order = desk.order(symbol="XYZ", type="limit", limit_price="20.10")
     assert desk.status(order) == "filled"
     assert desk.last_trade("XYZ") == 20.1
+    assert desk.data.get("/stocks/trades/latest", {"symbols": "ZZZ"})["trades"] == {}
+    assert desk.status(desk.order(symbol="ZZZ", type="market")) == "filled"
     assert desk.last_trade("ZZZ") == 100
 
 

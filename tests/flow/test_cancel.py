@@ -343,7 +343,8 @@ def test_a_dry_run_says_what_would_be_cancelled_and_changes_nothing(world: World
     before, order = books(world), f"the order {entry['alpaca_order_id']} of {trade_id}"
     assert world.preview() == [
         f"CANCEL: cancel {order}: would be sent",
-        f"AMEND: replace {order} by buy 10 NVDA at 130, less what it has filled: would be held back, trading is halted",
+        f"AMEND: replace {order} by buy 10 NVDA at 130, less what it has filled: would be held back, "
+        "trading is HALTED: test",
         "BAD: would be refused: order unknown is not an order of ours",
     ]
     assert (books(world), live_entries(world)) == (before, [Decimal(45)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alpaca_client import Broker, Outcome, Reply
-from broker_answers import BrokerError, checked_position, last_prices, positions_by_symbol, rows_with_ids
+from broker_answers import BrokerError, checked_position, holdings_by_symbol, last_prices, rows_with_ids
 from db_layer import DatabaseError, TradingDB
 from order_monitor import OrderMonitor
 from tests.flow.world import World, swing, trend
@@ -196,7 +196,7 @@ def test_an_error_code_is_short_and_printable() -> None:
 ])
 def test_a_number_that_would_fill_the_memory_is_none(qty: str) -> None:
     with pytest.raises(BrokerError):
-        positions_by_symbol([{"symbol": "A", "qty": qty}])
+        holdings_by_symbol([{"symbol": "A", "qty": qty}])
     with pytest.raises(BrokerError):
         checked_position({"qty": "1", "qty_available": qty})
     price = json.loads(qty, parse_float=Decimal) if qty[0] != "-" and "I" not in qty and "N" not in qty else None
@@ -204,8 +204,8 @@ def test_a_number_that_would_fill_the_memory_is_none(qty: str) -> None:
 
 
 def test_a_position_may_be_larger_than_any_order() -> None:
-    held = positions_by_symbol([{"symbol": "A", "qty": "2000000000"}, {"symbol": "B", "qty": "1"}])
-    assert held == {"A": 2_000_000_000, "B": 1}
+    held = holdings_by_symbol([{"symbol": "A", "qty": "2000000000"}, {"symbol": "B", "qty": "1"}])
+    assert {symbol: holding.qty for symbol, holding in held.items()} == {"A": 2_000_000_000, "B": 1}
 
 
 @pytest.mark.parametrize("loss", [

@@ -235,7 +235,7 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(world: World) -> N
     assert [line.split(": ", 1) for line in world.preview()] == [
         ["GOOD", "buy 45 NVDA at 133.8: would be sent"],
         ["BAD", "would be refused: qty must be above 0, at most 999999999, in plain digits, not -1"],
-        ["BIG", "would be refused: 20203.8 dollars is over MAX_ORDER_NOTIONAL=20000"],
+        ["BIG", "would be refused: 20203.8 dollars is over MAX_ORDER_NOTIONAL=20000; order less, or raise the limit"],
     ]
     assert world.db.query("trade_decisions") == []
     assert world.requests("POST") == []
@@ -256,7 +256,7 @@ def test_what_is_left_for_later_is_logged_with_its_reason(world: World, caplog: 
     world.execute()
     lines = [(line.getMessage(), vars(line)["reason"]) for line in caplog.records if "reason" in vars(line)]
     assert lines == [
-        ("decision waiting for a price", "the broker gave no prices"), ("decision held back", "trading is halted"),
+        ("decision waiting for a price", "the broker gave no prices"), ("decision held back", "trading is HALTED: t"),
     ]
 
 

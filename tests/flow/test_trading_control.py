@@ -237,7 +237,7 @@ def test_a_raised_age_limit_also_holds_for_an_order_that_could_not_be_sent(world
     world.execute_with_the_line_down()
     world.pass_time(hours=97)
     raise_limit(
-        world.programs, world.settings.limits, "DECISION_MAX_AGE_HOURS", Decimal(120), timedelta(hours=1), "long weekend",
-        "me", world.clock.now(),
+        world.programs, world.settings.limits, "DECISION_MAX_AGE_HOURS", Decimal(120), timedelta(hours=1),
+        "long weekend", "me", world.clock.now(),
     )
     assert world.execute()["placed"] == 1

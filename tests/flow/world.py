@@ -22,6 +22,13 @@ from paper_broker import Server
 from position_monitor import PositionMonitor
 
 START = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)  # a Wednesday, 10:00 in New York
+# For worlds that are about something else than the limits.
+GENEROUS = {
+    "MAX_ORDER_NOTIONAL": "10000000", "MAX_SYMBOL_EXPOSURE": "1000000000", "MAX_GROSS_EXPOSURE": "1000000000",
+    "MAX_OPEN_POSITIONS": "1000", "MAX_ORDERS_PER_DAY": "10000", "MAX_SYMBOL_ORDERS_PER_DAY": "10000",
+    "MAX_ORDERS_PER_MINUTE": "10000", "DUPLICATE_WINDOW_MINUTES": "0", "MAX_DAILY_LOSS": "1000000000",
+    "PRICE_COLLAR_PCT": "1000",
+}
 ADD_ROW = """
 INSERT INTO analysis_decision ("Analysis_Id", "Date_time", "Ticker", "Decision", "Approve", executed)
 VALUES (%(id)s, %(at)s, %(ticker)s, %(text)s, %(approve)s, %(executed)s)

@@ -34,14 +34,12 @@ from db_layer import TradingDB
 from paper_broker import PaperBroker, SimulatedClock, serve
 from paper_broker.drafts import RefusalError
 from paper_broker.orders import Order
-from tests.flow.world import START, World
+from tests.flow.world import GENEROUS, START, World
 from tests.property.books import Books
 
 OURS = {"NVDA": "135", "AMD": "120"}
 OTHER = {"KO": "60"}
-SETTINGS = {
-    "ALPACA_TIMEOUT_SECONDS": "20", "ALLOW_SHORT": "true", "MAX_ORDER_NOTIONAL": "10000000",
-}
+SETTINGS = GENEROUS | {"ALPACA_TIMEOUT_SECONDS": "20", "ALLOW_SHORT": "true"}
 ROUNDS = 6
 CENT = Decimal("0.01")
 

@@ -1,0 +1,47 @@
+"""The daily loss limit: what this day has cost so far, and the switch to REDUCING when that is too much."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from clock import MARKET_ZONE
+from config import Limits
+from db_layer import TradingDB
+from exposure import day_start
+from kill_switch import TradingState, change_control, current_control
+from order_life import decimal_text
+
+CHANGED_BY = "daily loss limit"
+# Positions not valued today have not changed in price today.
+DAY_PNL = """
+SELECT COALESCE((SELECT sum(actual_pnl) FROM trade_journal WHERE status = 'CLOSED' AND exit_date >= %(start)s), 0)
+       + COALESCE((SELECT sum(unrealized_pnl - pnl_before_today) FROM position_tracking
+                   WHERE valued_on = %(today)s), 0) AS pnl
+"""
+
+
+def day_pnl(db: TradingDB, now: datetime) -> Decimal:
+    """Return the profit (negative: loss) in dollars of this US Eastern day. Raises DatabaseError.
+
+    The profit of trades closed today, and how much the open positions' profit has changed today, as last valued.
+    """
+    today = now.astimezone(MARKET_ZONE).date()
+    return Decimal(db.execute_query(DAY_PNL, {"start": day_start(now), "today": today})[0]["pnl"])
+
+
+def watch_daily_loss(db: TradingDB, limits: Limits, now: datetime) -> Decimal:
+    """Set trading to REDUCING when the day has lost more than MAX_DAILY_LOSS, and return day_pnl.
+
+    Only a person switches back; while the loss stands, that needs a higher limit too. Raises DatabaseError.
+    """
+    pnl = day_pnl(db, now)
+    if -pnl > limits.max_daily_loss:
+        with db.transaction():
+            if current_control(db).state is TradingState.ACTIVE:
+                change_control(db, TradingState.REDUCING, loss_words(pnl, limits), CHANGED_BY, now)
+    return pnl
+
+
+def loss_words(pnl: Decimal, limits: Limits) -> str:
+    """Say what a day has lost and what the limit is."""
+    lost = decimal_text(round(-pnl, 2))
+    return f"{lost} dollars were lost today, more than MAX_DAILY_LOSS={decimal_text(limits.max_daily_loss)}"
