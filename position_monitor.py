@@ -17,6 +17,7 @@ from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
 from config import Settings
 from daily_loss import watch_daily_loss
 from db_layer import TradingDB
+from limit_raises import limits_in_force
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import Event, PassLog
 from reconciliation import Reconciliation
@@ -75,7 +76,8 @@ class PositionMonitor:
         if unpriced:
             log.warning("no price, so these positions keep their last value", extra={"symbols": ",".join(unpriced)})
         changed = self.update_positions(prices)
-        watch_daily_loss(self._db, self._limits, self._clock.now())
+        now = self._clock.now()
+        watch_daily_loss(self._db, limits_in_force(self._db, self._limits, now), now)
         found.tolerate("review", self._review)
         log.info("position pass finished", extra={"symbols": len(symbols), "changed": changed})
         return Valuation(len(symbols), changed, unpriced, found.events)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alpaca_client import Broker, Outcome, Reply
-from broker_answers import BrokerError, checked_position, holdings_by_symbol, last_prices, rows_with_ids
+from broker_answers import BrokerError, checked_position, holdings_by_symbol, last_trades, rows_with_ids
 from db_layer import DatabaseError, TradingDB
 from order_monitor import OrderMonitor
 from tests.flow.world import World, swing, trend
@@ -200,7 +200,7 @@ def test_a_number_that_would_fill_the_memory_is_none(qty: str) -> None:
     with pytest.raises(BrokerError):
         checked_position({"qty": "1", "qty_available": qty})
     price = json.loads(qty, parse_float=Decimal) if qty[0] != "-" and "I" not in qty and "N" not in qty else None
-    assert last_prices({"trades": {"A": {"p": price}}}, {"A"}) == {}
+    assert last_trades({"trades": {"A": {"p": price}}}, {"A"}) == {}
 
 
 def test_a_position_may_be_larger_than_any_order() -> None:

@@ -180,7 +180,8 @@ def test_a_raised_limit_lets_a_decision_pass_until_it_expires_and_is_in_its_chec
     assert world.one("risk_checks", check_name="max_order_notional")["limit_value"] == "30000"
     world.pass_time(hours=1)
     world.decide(swing(qty=151))
-    assert world.preview() == ["A2: would be refused: 20203.8 dollars is over MAX_ORDER_NOTIONAL=20000"]
+    words = "20203.8 dollars is over MAX_ORDER_NOTIONAL=20000; order less, or raise the limit"
+    assert world.preview() == [f"A2: would be refused: {words}"]
     assert world.execute() == {"refused": 1}
 
 

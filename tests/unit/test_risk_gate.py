@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +20,7 @@ from order_life import OrderStatus
 from risk_checks import Account, Hold, RiskCheck, Situation
 from risk_gate import check_trade, decision_time, read_account
 
+PROJECT = Path(__file__).resolve().parents[2]
 NOW = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)
 LIMITS = load_settings(True, {"SYMBOL_DENYLIST": "GME"}).limits
 LONG = NewTrade(
@@ -557,3 +560,19 @@ def test_a_day_trade_is_refused_where_the_broker_would_take_no_further_one(
     trade = replace(LONG, style=TradeStyle.DAYTRADE, target_price=None)
     assert named(checks(trade, account=account), "day_trades").passed is within
     assert passes(account=account)
+
+
+def test_the_page_for_deciders_quotes_the_refusals_of_limits_as_they_are_worded() -> None:
+    page = (PROJECT / "docs" / "decisions-in.md").read_text().partition("The limits say")[2]
+    quoted = re.findall(r"^\| `([^`]+)` \|$", page, re.MULTILINE)
+    one = replace(LONG, qty=Decimal(1), limit_price=Decimal(130))
+    same = entry(trade_name="NVDA-20250115-5477c81304fc-16a36e86f6", decided_by="A1", created_at=NOW)
+    worded = [
+        refusal(replace(LONG, qty=Decimal(150))),
+        refusal(one, book=book(positions=[position(dollars="24960")])),
+        refusal(book=day_of(50)),
+        refusal(replace(one, limit_price=Decimal(150))),
+        refusal(book=book(replace(same, qty=LONG.qty, limit_price=LONG.limit_price))),
+        refusal(asset=replace(ASSET, tradable=False)),
+    ]
+    assert quoted == [words for _, words in worded]
