@@ -18,6 +18,7 @@ from audit_trail import (
     Payload,
     PayloadPolicy,
     Read,
+    close_interrupted,
     extract_text,
     finish_decision,
     raise_alert,
@@ -202,6 +203,7 @@ class OrderDesk:
 
         Whatever goes wrong with one does not hold up the others. Raises DatabaseError.
         """
+        self._close_interrupted_cancels()
         for order in self._db.execute_query(UNSETTLED, {"now": self._clock.now()}):
             try:
                 self.look_up(order["id"])
@@ -309,6 +311,14 @@ class OrderDesk:
         log.info("cancel sent", extra={
             "order": alpaca_order_id, "outcome": reply.outcome, "error": reply.error_message,
         })
+
+    def _close_interrupted_cancels(self) -> None:
+        now = self._clock.now()
+        words = "no answer was written down: the program ended first; what became of the cancel shows in its order"
+        resolution = self._policy.payload(response_text(None, {}, None, words))
+        over = now - timedelta(seconds=2 * self._broker.timeout_seconds)
+        if closed := close_interrupted(self._db, SOURCE, resolution, over, now):
+            log.warning("cancels without an answer were closed", extra={"count": closed})
 
     def _fail_entry(self, order: Row, reason: ExitReason, words: str) -> None:
         now = self._clock.now()
