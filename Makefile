@@ -12,7 +12,7 @@ test: .venv
 	@$(python) -m pytest --quiet --cov --cov-fail-under=90
 
 soak: .venv
-	@$(python) -m pytest --quiet --hypothesis-profile=soak tests/property -k order_life
+	@$(python) -m pytest --quiet --hypothesis-profile=soak tests/property tests/crash -k 'order_life or crash_points'
 
 check: .venv
 	@$(python) -m ruff check .

@@ -77,6 +77,7 @@ class Server:
             entry = self._log(request)
             headers, over = self._meter(request)
             fault = None if over else self._fault_for(request)
+            entry["executed"] = not over and (fault is None or fault.executed)
         if over:
             reply: Reply | None = refuse(over)
         elif not _keys(request):
@@ -133,6 +134,7 @@ class Server:
             "query": request.raw_query,
             "body": request.text,
             "status": None,
+            "executed": False,
             "at": stamp(self.broker.clock.now()),
         }
         self.broker.requests.append(entry)
