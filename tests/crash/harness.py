@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -160,24 +160,24 @@ class FragileWorld(World):
     def __init__(self, db: TradingDB, server: Server, process_db: MortalDB) -> None:
         super().__init__(db, server)
         self.clock = MarketClock(self)
-        self._db = process_db
+        self.process_db = process_db
         self._broker = MortalBroker(self.settings.alpaca, self.clock, process_db)
 
     @property
     def effects(self) -> Effects:
-        return self._db.effects
+        return self.process_db.effects
 
     def survive(self, step: Callable[[], object]) -> None:
         """Take a step; a process that ends in it is followed by another."""
         try:
             step()
         except Killed:
-            self._db.close()
-            self._broker = MortalBroker(self.settings.alpaca, self.clock, self._db)
+            self.process_db.close()
+            self._broker = MortalBroker(self.settings.alpaca, self.clock, self.process_db)
             self.effects.begin_again()
 
     def _worker(self, kind: type[Any]) -> Any:
-        return kind(db=self._db, broker=self._broker, clock=self.clock, settings=self.settings)
+        return kind(db=self.process_db, broker=self._broker, clock=self.clock, settings=self.settings)
 
 
 Step = Callable[[World], object]
@@ -223,11 +223,8 @@ class Theatre:
 
         `fault` is a misfortune of the paper broker during the steps.
         """
-        self._empty()
-        market = self._server.broker = PaperBroker(clock=SimulatedClock(START))
-        effects = self._process_db.effects = Effects(ends, reads)
-        world = FragileWorld(self._db, self._server, self._process_db)
-        with closing(Books(self._database, market)) as books:
+        with self.curtain(ends, reads) as (world, books):
+            effects = world.effects
             scenario.before(world)
             effects.arm()
             if fault:
@@ -239,8 +236,17 @@ class Theatre:
                 effects.disarm()
             come_to_rest(world, books)
             posted = [order["client_order_id"] for order in world.posted()]
-            orders = set(market.state.by_client_id)
+            orders = set(world.market.state.by_client_id)
             return Run(effects.lives, effects.idle, effects.killed_before, end_of(world), posted, orders)
+
+    @contextmanager
+    def curtain(self, ends: tuple[int, ...] = (), reads: bool = False) -> Iterator[tuple[FragileWorld, Books]]:
+        """An account and books with nothing in them."""
+        self._empty()
+        market = self._server.broker = PaperBroker(clock=SimulatedClock(START))
+        self._process_db.effects = Effects(ends, reads)
+        with closing(Books(self._database, market)) as books:
+            yield FragileWorld(self._db, self._server, self._process_db), books
 
     def _empty(self) -> None:
         deletes = [sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in sorted(TABLES)]
