@@ -23,6 +23,7 @@ from tests.flow.world import START, swing, trend
 
 ORDERS = "/v2/orders"
 RATE_LIMITED = {"code": 42910000, "message": "rate limit exceeded"}
+BROKEN = {"code": 50010000, "message": "internal server error occurred"}
 FORBIDDEN = {"code": 40310000, "message": "insufficient buying power"}
 END_OF_PROCESS = "SELECT pg_terminate_backend(%(pid)s)"
 PID = "SELECT pg_backend_pid() AS pid"
@@ -285,10 +286,11 @@ TABLE = {
     "B4": Row("the request is lost, a timeout", "not placed, never sent again",
               faulty("hang", seconds=2, executed=False), NOT_PLACED),
     "B5": Row("executed, the answer is lost, a timeout", "adopted", faulty("hang", seconds=2), PLACED),
-    "B6": Row("503, not executed", "not placed", faulty("status", code=503), NOT_PLACED),
-    "B7": Row("504, executed", "adopted", faulty("status", code=504, executed=True), PLACED),
+    "B6": Row("503, not executed", "not placed", faulty("status", code=503, body=BROKEN), NOT_PLACED),
+    "B7": Row("504, executed", "adopted", faulty("status", code=504, body=BROKEN, executed=True),
+              PLACED),
     "B7 and filled": Row("500, executed and filled", "adopted and protected",
-                         faulty("status", "133.50", code=500, executed=True), HELD),
+                         faulty("status", "133.50", code=500, body=BROKEN, executed=True), HELD),
     "B8": Row("429 with headers", "not placed, and the pace follows the headers", rate_limited, NOT_PLACED),
     "B9": Row("403", "refused with the broker's code; the next decision goes on", forbidden, {
         "order": "rejected", "attempts": ["rejected"], "trade": ("CANCELLED", "REJECTED"), "posts": 1,
@@ -304,8 +306,8 @@ TABLE = {
     "B12 filled": Row("the order arrives after it was given up, and fills", "adopted, protected, a critical alert",
                       late("133.50"), HELD | {"alerts": ["late_fill"]}),
     "B13": Row("accepted, rejected later", "rejected, no position", rejected_later, {
-        "order": "rejected", "attempts": ["rejected"], "decision": ("failed", "the order ended as rejected with nothing filled"),
-        "trade": ("CANCELLED", "REJECTED"), "shares": 0, "posts": 1,
+        "order": "rejected", "attempts": ["rejected"], "trade": ("CANCELLED", "REJECTED"), "shares": 0, "posts": 1,
+        "decision": ("failed", "the order ended as rejected with nothing filled"),
     }),
     "B14 cancelled": Row("filled in part, then cancelled", "position and exit are what was filled",
                          filled_in_part_then_cancelled, HELD | {"order": "cancelled", "shares": 20, "exits": [20]}),
