@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from psycopg2 import sql
 from alpaca_client import Broker
 from config import AlpacaSettings
 from db_layer import TABLES, TradingDB
+from order_life import decimal_text
 from paper_broker import PaperBroker, Server, SimulatedClock
 from tests.flow.changes import MarketClock
 from tests.flow.world import START, World
@@ -207,8 +209,8 @@ class Theatre:
     """Plays scenarios on one database and one server, each from the beginning."""
 
     def __init__(self, database: dict[str, Any], server: Server) -> None:
-        self._database = database
-        self._server = server
+        self.database = database
+        self.server = server
         self._db = TradingDB(config=database)
         self._process_db = MortalDB(database)
 
@@ -240,13 +242,17 @@ class Theatre:
             return Run(effects.lives, effects.idle, effects.killed_before, end_of(world), posted, orders)
 
     @contextmanager
-    def curtain(self, ends: tuple[int, ...] = (), reads: bool = False) -> Iterator[tuple[FragileWorld, Books]]:
-        """An account and books with nothing in them."""
+    def curtain(
+        self, ends: tuple[int, ...] = (), reads: bool = False, now: datetime = START, hours: str = "nyse",
+    ) -> Iterator[tuple[FragileWorld, Books]]:
+        """An account and books with nothing in them; the broker's time stands still until somebody moves it."""
         self._empty()
-        market = self._server.broker = PaperBroker(clock=SimulatedClock(START))
+        market = self.server.broker = PaperBroker(clock=SimulatedClock(now), hours=hours)
         self._process_db.effects = Effects(ends, reads)
-        with closing(Books(self._database, market)) as books:
-            yield FragileWorld(self._db, self._server, self._process_db), books
+        with closing(Books(self.database, market)) as books:
+            world = FragileWorld(self._db, self.server, self._process_db)
+            world.clock.set(now)
+            yield world, books
 
     def _empty(self) -> None:
         deletes = [sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in sorted(TABLES)]
@@ -336,6 +342,6 @@ def end_of(world: World) -> dict[str, Any]:
             (row["status"], row["exit_reason"] or "", str(row["actual_pnl"])) for row in world.db.query("trade_journal")
         ),
         "decisions": sorted((row["action"], row["status"]) for row in world.db.query("trade_decisions")),
-        "at work": sorted((order.type, order.side, str(order.remaining)) for order in state.live.values()),
-        "shares": {symbol: str(position.qty) for symbol, position in state.positions.items()},
+        "at work": sorted((order.type, order.side, decimal_text(order.remaining)) for order in state.live.values()),
+        "shares": {symbol: decimal_text(position.qty) for symbol, position in state.positions.items()},
     }
