@@ -23,7 +23,7 @@ from config import AlpacaSettings
 from db_layer import TABLES, TradingDB
 from order_life import decimal_text
 from paper_broker import PaperBroker, Server, SimulatedClock
-from tests.flow.changes import MarketClock
+from tests.flow.changes import Killed, MarketClock
 from tests.flow.world import START, World
 from tests.property.books import Books, differences
 
@@ -40,10 +40,6 @@ WHERE payload.type = 'ApiRequest'
   AND NOT EXISTS (SELECT 1 FROM audit.trade_executions execution
                   WHERE execution.api_request_payload_id = payload.id AND execution.status <> 'submitted')
 """
-
-
-class Killed(BaseException):
-    """The end of a process, which no handler of errors may outlive."""
 
 
 class Effects:
