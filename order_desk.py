@@ -203,7 +203,6 @@ class OrderDesk:
 
         Whatever goes wrong with one does not hold up the others. Raises DatabaseError.
         """
-        self._close_interrupted_cancels()
         for order in self._db.execute_query(UNSETTLED, {"now": self._clock.now()}):
             try:
                 self.look_up(order["id"])
@@ -216,6 +215,15 @@ class OrderDesk:
                 name = order["client_order_id"] or str(order["id"])
                 words = f"what became of order {name} was not found out: {type(error).__name__}: {error}"
                 raise_alert(self._db, AlertLevel.CRITICAL, "order_not_settled", name, words, self._clock.now())
+
+    def close_interrupted_cancels(self) -> None:
+        """Give each cancel that a crash left without an answer one that says so. Raises DatabaseError."""
+        now = self._clock.now()
+        words = "no answer was written down: the program ended first; what became of the cancel shows in its order"
+        resolution = self._policy.payload(response_text(None, {}, None, words))
+        over = now - timedelta(seconds=2 * self._broker.timeout_seconds)
+        if closed := close_interrupted(self._db, SOURCE, resolution, over, now):
+            log.warning("cancels without an answer were closed", extra={"count": closed})
 
     def look_up(self, order_id: int) -> bool:
         """Ask for an order by our id; True when the broker has it. What it does not know counts only in the end.
@@ -311,14 +319,6 @@ class OrderDesk:
         log.info("cancel sent", extra={
             "order": alpaca_order_id, "outcome": reply.outcome, "error": reply.error_message,
         })
-
-    def _close_interrupted_cancels(self) -> None:
-        now = self._clock.now()
-        words = "no answer was written down: the program ended first; what became of the cancel shows in its order"
-        resolution = self._policy.payload(response_text(None, {}, None, words))
-        over = now - timedelta(seconds=2 * self._broker.timeout_seconds)
-        if closed := close_interrupted(self._db, SOURCE, resolution, over, now):
-            log.warning("cancels without an answer were closed", extra={"count": closed})
 
     def _fail_entry(self, order: Row, reason: ExitReason, words: str) -> None:
         now = self._clock.now()

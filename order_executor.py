@@ -114,6 +114,7 @@ class OrderExecutor:
         self._results = Counter()
         self._broker.account()
         self._desk.settle_unfinished()
+        self._desk.close_interrupted_cancels()
         unreached = self._resume_changes()
         self._resume_unsent()
         candidates = [row for row in self._analysis.candidates() if row.row_key not in unreached]

@@ -81,7 +81,7 @@ WITH interrupted AS (
 INSERT INTO audit.api_call_logs (api_request_payload_id, api_response_payload_id, endpoint, created_at)
 SELECT interrupted.id, resolution.id, interrupted.endpoint, %(now)s FROM interrupted, resolution
 """
-# Whoever asks runs every few minutes; further back nothing is left open.
+# The executor asks on every trading day; further back nothing is left open.
 LONGEST_OPEN = timedelta(days=14)
 
 
