@@ -98,6 +98,7 @@ class MortalDB(TradingDB):
 
     def __init__(self, database: dict[str, Any]) -> None:
         super().__init__(config=database)
+        self.database = database
         self.effects = Effects()
 
     @property

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import requests
 
-from alpaca_client import Broker, Reply, Request
+from alpaca_client import Broker
 from db_layer import DatabaseError
 from order_changes import order_name
 from order_executor import OrderExecutor
-from tests.crash.harness import FragileWorld, Theatre, come_to_rest
+from tests.crash.harness import FragileWorld, MortalDB, Theatre, come_to_rest
 from tests.flow.changes import amend, partly_filled, placed, point
 from tests.flow.exits import cancel_by_hand, exits, part
 from tests.flow.world import START, swing, trend
@@ -25,7 +25,7 @@ ORDERS = "/v2/orders"
 RATE_LIMITED = {"code": 42910000, "message": "rate limit exceeded"}
 BROKEN = {"code": 50010000, "message": "internal server error occurred"}
 FORBIDDEN = {"code": 40310000, "message": "insufficient buying power"}
-END_OF_PROCESS = "SELECT pg_terminate_backend(%(pid)s)"
+END_OF_PROCESS = "SELECT pg_terminate_backend(%(pid)s, 10000)"
 PID = "SELECT pg_backend_pid() AS pid"
 NO_ROOM = """
 CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no room'; END $$;
@@ -242,28 +242,29 @@ def amended_in_part(world: FragileWorld) -> None:
     assert [order["qty"] for order in world.posted() if order.get("limit_price") == "130"] == ["30"]
 
 
-class LosesTheDatabase(Broker):
-    """The database goes away while the broker answers."""
+class LosesItsConnection(MortalDB):
+    """Is cut off from the server once, before the answer to a message is committed."""
 
-    def __init__(self, world: FragileWorld) -> None:
-        super().__init__(world.settings.alpaca, clock=world.clock)
-        self._world = world
+    world: FragileWorld
+    lost = False
 
-    def send(self, request: Request) -> Reply:
-        reply = super().send(request)
-        (row,) = self._world.process_db.execute_query(PID)
-        self._world.db.execute_query(END_OF_PROCESS, row)
-        return reply
+    def _commit(self) -> None:
+        if self.world.posted() and not self.lost:
+            self.lost = True
+            (row,) = self.execute_query(PID)
+            self.world.db.execute_query(END_OF_PROCESS, row)
+        super()._commit()
 
 
 def database_lost(world: FragileWorld) -> None:
     world.decide(swing())
     world.decide(swing(limit_price=133.70))
-    executor = OrderExecutor(
-        db=world.process_db, broker=LosesTheDatabase(world), clock=world.clock, settings=world.settings,
-    )
-    with pytest.raises(DatabaseError) as lost:
-        executor.run()
+    broker = Broker(world.settings.alpaca, clock=world.clock)
+    with LosesItsConnection(world.process_db.database) as db:
+        db.world = world
+        executor = OrderExecutor(db=db, broker=broker, clock=world.clock, settings=world.settings)
+        with pytest.raises(DatabaseError) as lost:
+            executor.run()
     assert lost.value.lost_connection
     assert len(world.posted()) == 1  # nothing is sent that could not be written down
 
