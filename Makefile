@@ -1,6 +1,6 @@
 # Everything below needs Python 3.11 or newer and nothing else; the first target that runs sets the rest up.
 
-.PHONY: demo test soak check bench psql clean .venv
+.PHONY: demo test soak mutants check bench psql clean .venv
 .DEFAULT_GOAL := demo
 
 python = .venv/bin/python
@@ -12,7 +12,10 @@ test: .venv
 	@$(python) -m pytest --quiet --cov --cov-fail-under=90
 
 soak: .venv
-	@$(python) -m pytest --quiet --hypothesis-profile=soak tests/property -k order_life
+	@$(python) -m pytest --quiet --hypothesis-profile=soak tests/property tests/crash -k 'order_life or crash_points'
+
+mutants: .venv
+	@$(python) -m tests.mutants
 
 check: .venv
 	@$(python) -m ruff check .

@@ -19,6 +19,7 @@ from audit_trail import (
     Payload,
     PayloadPolicy,
     Read,
+    close_interrupted,
     extract_text,
     finish_decision,
     raise_alert,
@@ -223,6 +224,15 @@ class OrderDesk:
                 name = order["client_order_id"] or str(order["id"])
                 words = f"what became of order {name} was not found out: {type(error).__name__}: {error}"
                 raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_SETTLED, name, words, self._clock.now())
+
+    def close_interrupted_cancels(self) -> None:
+        """Give each cancel that a crash left without an answer one that says so. Raises DatabaseError."""
+        now = self._clock.now()
+        words = "no answer was written down: the program ended first; what became of the cancel shows in its order"
+        resolution = self._policy.payload(response_text(None, {}, None, words))
+        over = now - timedelta(seconds=2 * self._broker.timeout_seconds)
+        if closed := close_interrupted(self._db, SOURCE, resolution, over, now):
+            log.warning("cancels without an answer were closed", extra={"count": closed})
 
     def look_up(self, order_id: int) -> bool:
         """Ask for an order by our id; True when the broker has it. What it does not know counts only in the end.

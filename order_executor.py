@@ -93,6 +93,7 @@ class OrderExecutor:
         with PassLog(self._db, self._clock).reading("account"):
             account = self._broker.account()
         self._desk.settle_unfinished()
+        self._desk.close_interrupted_cancels()
         pnl = watch_daily_loss(self._db, self._settings.limits, self._clock.now())
         unreached = self._resume_changes()
         self._resume_unsent()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from audit_trail.payloads import Payload
 from db_layer import TradingDB
@@ -62,6 +62,28 @@ INSERT INTO audit.api_call_logs (
 SELECT %(request_id)s, response.id, %(endpoint)s, %(http_status)s, %(duration_ms)s, %(now)s FROM response
 """
 
+# The process ended between a cancel's request and its answer; what the broker made of it shows in the order.
+CLOSE_INTERRUPTED = """
+WITH interrupted AS (
+    SELECT request.id, 'DELETE ' || (request.payload ->> 'endpoint') AS endpoint
+    FROM audit.api_payloads request
+    WHERE request.type = 'ApiRequest' AND request.payload ->> 'method' = 'DELETE' AND request.source = %(source)s
+      AND request.captured_at BETWEEN %(since)s AND %(until)s
+      AND NOT EXISTS (SELECT 1 FROM audit.api_call_logs call
+                      WHERE call.endpoint LIKE 'DELETE %%' AND call.api_request_payload_id = request.id
+                        AND call.endpoint = 'DELETE ' || (request.payload ->> 'endpoint'))
+), resolution AS (
+    INSERT INTO audit.api_payloads (type, payload, source, captured_at, sha256, byte_length)
+    SELECT 'ApiResponse', %(payload)s::json, %(source)s, %(now)s, %(sha256)s, %(byte_length)s
+    WHERE EXISTS (SELECT 1 FROM interrupted)
+    RETURNING id
+)
+INSERT INTO audit.api_call_logs (api_request_payload_id, api_response_payload_id, endpoint, created_at)
+SELECT interrupted.id, resolution.id, interrupted.endpoint, %(now)s FROM interrupted, resolution
+"""
+# The executor asks on every trading day; further back nothing is left open.
+LONGEST_OPEN = timedelta(days=14)
+
 
 @dataclass(frozen=True)
 class Read:
@@ -87,6 +109,13 @@ def record_response(
     """Write the answer to a recorded request. Raises DatabaseError."""
     db.execute_update(RECORD_RESPONSE, _stored(response, source, now) | {
         "request_id": request_id, "endpoint": endpoint, "http_status": http_status, "duration_ms": duration_ms,
+    })
+
+
+def close_interrupted(db: TradingDB, source: str, resolution: Payload, until: datetime, now: datetime) -> int:
+    """Give each cancel written before `until` that has no answer this one; return how many. Raises DatabaseError."""
+    return db.execute_update(CLOSE_INTERRUPTED, _stored(resolution, source, now) | {
+        "since": now - LONGEST_OPEN, "until": until,
     })
 
 

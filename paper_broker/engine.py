@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paper_broker import desk, drafts, foreign
 from paper_broker.account import equity
@@ -21,6 +21,9 @@ from paper_broker.orders import Order
 from paper_broker.sessions import AlwaysOpen, Calendar, NewYork, boundaries
 from paper_broker.state import Account, Position, State
 from paper_broker.values import eastern_date, number
+
+if TYPE_CHECKING:
+    from paper_broker.wire import Request
 
 # What happens first when several things happen at one instant; orders expire between the two halves.
 _BAR_CLOSE, _SESSION_CLOSE, _AFTER_EXPIRY, _BAR_POINT, _SESSION_OPEN = range(5)
@@ -59,6 +62,7 @@ class PaperBroker:
         self.matching = Matching(self.state, self.calendar)
         self.requests: list[dict[str, object]] = []
         self.faults: list[Fault] = []
+        self.late_requests: list[tuple[datetime, Request]] = []
         self._low_first: dict[str, bool] = {}
         self._hours: tuple[bool, bool] | None = None
 

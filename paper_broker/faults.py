@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-KINDS = ("status", "drop", "hang", "garbled", "empty", "edit")
+KINDS = ("status", "drop", "late", "hang", "garbled", "empty", "edit")
 # Of these the broker has done what was asked before the answer goes wrong, unless told otherwise.
 _EXECUTED = frozenset({"hang", "garbled", "empty", "edit"})
 
@@ -27,6 +27,7 @@ class Fault:
     content_type: str = "application/json"
     seconds: float = 0.0
     set: dict[str, object] | None = None
+    headers: dict[str, str] | None = None
 
     def strikes(self, method: str, path: str, body: str) -> bool:
         """Whether this fault hits a request; every hit, and every skipped one, is counted."""

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import uuid
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -73,10 +74,12 @@ class Server:
         """The reply to a request with its extra headers; None instead of a reply drops the line."""
         if request.path.startswith("/control/"):
             return self._run(request), {}
+        self._let_late_ones_arrive()
         with self.broker.lock:
             entry = self._log(request)
             headers, over = self._meter(request)
             fault = None if over else self._fault_for(request)
+            entry["executed"] = not over and (fault is None or fault.executed)
         if over:
             reply: Reply | None = refuse(over)
         elif not _keys(request):
@@ -84,7 +87,16 @@ class Server:
         else:
             reply = self._run(request) if fault is None else self._suffer(fault, request)
         entry["status"] = None if reply is None else reply.status
-        return reply, headers
+        return reply, headers if fault is None else headers | (fault.headers or {})
+
+    def _let_late_ones_arrive(self) -> None:
+        """Carry out what was on its way for as long as a fault said."""
+        broker = self.broker
+        with broker.lock:
+            arrived = [late for late in broker.late_requests if late[0] <= broker.clock.now()]
+            broker.late_requests = [late for late in broker.late_requests if late not in arrived]
+        for _, request in arrived:
+            self._run(request)
 
     def _run(self, request: Request) -> Reply:
         with self.broker.lock:
@@ -105,6 +117,10 @@ class Server:
     def _suffer(self, fault: Fault, request: Request) -> Reply | None:
         """Do what a fault says, the real thing first where it says so."""
         reply = self._run(request) if fault.executed else None
+        if fault.kind == "late":
+            due = self.broker.clock.now() + timedelta(seconds=fault.seconds)
+            self.broker.late_requests.append((due, request))
+            return None
         if fault.kind == "hang":
             self._stopping.wait(fault.seconds)
         if fault.kind in ("hang", "drop"):
@@ -133,6 +149,7 @@ class Server:
             "query": request.raw_query,
             "body": request.text,
             "status": None,
+            "executed": False,
             "at": stamp(self.broker.clock.now()),
         }
         self.broker.requests.append(entry)

@@ -82,6 +82,8 @@ CREATE TABLE IF NOT EXISTS audit.api_payloads (
     purged_at    timestamptz
 );
 CREATE INDEX IF NOT EXISTS api_payloads_digest ON audit.api_payloads (sha256);
+CREATE INDEX IF NOT EXISTS api_payloads_cancels ON audit.api_payloads (captured_at)
+    WHERE type = 'ApiRequest' AND payload ->> 'method' = 'DELETE';
 COMMENT ON TABLE audit.api_payloads IS 'What was said to and heard from another system, free of keys.';
 COMMENT ON COLUMN audit.api_payloads.type IS 'ApiRequest or ApiResponse.';
 COMMENT ON COLUMN audit.api_payloads.payload IS 'The text itself; NULL when bodies are not kept (USE_AUDIT_TRAIL=false) or after a purge.';

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import requests
+from alpaca.common.exceptions import APIError
 
 from tests.contract.conftest import Rehearsal
 
@@ -49,6 +50,46 @@ def test_a_success_may_be_empty(desk: Rehearsal) -> None:
     with pytest.raises(TypeError):
         desk.order()
     assert order_count(desk) == 1
+
+
+def test_an_order_may_arrive_long_after_the_line_dropped(desk: Rehearsal) -> None:
+    fault(desk, "late", seconds=300)
+    with pytest.raises(requests.exceptions.ConnectionError):
+        desk.order(client_order_id="mine")
+    desk.eastern("2025-01-15 10:04")
+    assert desk.rows(status="all") == []
+    desk.eastern("2025-01-15 10:05")
+    assert [row["client_order_id"] for row in desk.rows(status="all")] == ["mine"]
+    desk.eastern("2025-01-15 10:30")
+    assert len(desk.rows(status="all")) == 1
+
+
+def test_an_answer_may_have_headers_of_its_own(desk: Rehearsal) -> None:
+    limit = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1736953230", "Retry-After": "30"}
+    fault(desk, "status", code=429, body={"code": 42910000, "message": "rate limit exceeded"}, headers=limit)
+    with pytest.raises(APIError) as caught:
+        desk.order()
+    assert limit.items() <= caught.value.response.headers.items()
+    assert order_count(desk) == 0
+    desk.order()
+
+
+@pytest.mark.parametrize("executed", [False, True])
+def test_a_failure_of_the_broker_says_nothing_about_the_order(desk: Rehearsal, executed: bool) -> None:
+    fault(desk, "status", code=503, executed=executed)
+    assert desk.failure_status(lambda: desk.order()) == 503
+    assert order_count(desk) == int(executed)
+    assert [entry["executed"] for entry in desk.server.requests] == [executed]
+
+
+@pytest.mark.parametrize("executed", [False, True])
+def test_an_answer_may_hang_until_nobody_waits_for_it(desk: Rehearsal, executed: bool) -> None:
+    fault(desk, "hang", seconds=60, executed=executed)
+    body = {"symbol": "NVDA", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}
+    headers = {"APCA-API-KEY-ID": "k", "APCA-API-SECRET-KEY": "s"}
+    with requests.Session() as session, pytest.raises(requests.exceptions.ReadTimeout):
+        session.post(f"{desk.server.url}/v2/orders", json=body, headers=headers, timeout=0.3)
+    assert order_count(desk) == int(executed)
 
 
 def test_a_fault_strikes_only_the_requests_it_is_meant_for(desk: Rehearsal) -> None:

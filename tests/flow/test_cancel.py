@@ -360,3 +360,25 @@ def _killed(world: World, before: bool) -> None:
 
     with pytest.raises(Killed):
         executor(world, Watched(world, around)).run()
+
+
+def test_a_cancel_that_a_crash_left_without_answer_gets_one_that_says_so_once(world: World) -> None:
+    entry = placed(world)
+    point(world, cancel(), entry["alpaca_order_id"])
+
+    def dies(request: Request, send: Callable[[], Reply]) -> Reply:
+        raise Killed
+
+    with pytest.raises(Killed):
+        executor(world, Watched(world, dies)).run()
+    endpoint = f"DELETE /v2/orders/{entry['alpaca_order_id']}"
+    assert world.execute() == {"cancelled": 1}
+    (second,) = world.db.query("api_call_logs", {"endpoint": endpoint})  # the first may still be on its way
+    for _ in range(2):
+        world.pass_time(minutes=5)
+        world.execute()
+    first = world.one("api_call_logs", endpoint=endpoint, http_status_code=None)
+    assert second["http_status_code"] == 204
+    answer = world.db.get_by_id("api_payloads", first["api_response_payload_id"])
+    assert answer["payload"]["error"].startswith("no answer was written down")
+    assert len(world.db.query("api_call_logs", {"endpoint": endpoint})) == 2

@@ -35,7 +35,7 @@ from paper_broker import PaperBroker, SimulatedClock, serve
 from paper_broker.drafts import RefusalError
 from paper_broker.orders import Order
 from tests.flow.world import GENEROUS, START, World
-from tests.property.books import Books
+from tests.property.books import Books, differences
 
 OURS = {"NVDA": "135", "AMD": "120"}
 OTHER = {"KO": "60"}
@@ -298,7 +298,7 @@ class OrderLife(RuleBasedStateMachine):
             self._pass(self.world.monitor)
             self._pass(self.world.value)
             self.market.step()
-            rounds, changed = rounds + 1, _differences(before, self.books.contents())
+            rounds, changed = rounds + 1, differences(before, self.books.contents())
             if rounds > 2 and self.books.hindered():
                 break
         self.books.check_at_rest()
@@ -308,7 +308,7 @@ class OrderLife(RuleBasedStateMachine):
         for run in (self.world.execute, self.world.monitor, self.world.value):
             self._pass(run)
         assert self._messages()[said:] == [], f"I9: nothing changed, and this was sent: {self._messages()[said:]}"
-        changed = _differences(before, self.books.contents())
+        changed = differences(before, self.books.contents())
         assert not changed, f"I9: nothing changed outside, but these rows did: {changed}"
 
     # Helpers
@@ -417,22 +417,6 @@ class OrderLife(RuleBasedStateMachine):
 
 def _choose(things: Sequence[Thing], pick: int) -> Thing:
     return things[pick % len(things)]
-
-
-def _differences(before: dict[str, list[dict[str, Any]]], after: dict[str, list[dict[str, Any]]]) -> list[str]:
-    found = []
-    for name, rows in before.items():
-        old, new = _by_id(rows), _by_id(after[name])
-        for id in sorted(old.keys() | new.keys(), key=str):
-            was, now = old.get(id, {}), new.get(id, {})
-            columns = [column for column in was | now if was.get(column) != now.get(column)]
-            if columns:
-                found.append(f"{name} {id}: " + ", ".join(f"{c} {was.get(c)} -> {now.get(c)}" for c in columns))
-    return found
-
-
-def _by_id(rows: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    return {row["id"] if "id" in row else row["Analysis_Id"]: row for row in rows}
 
 
 @pytest.mark.timeout(10 * PROFILE.max_examples + 300)

@@ -1,0 +1,1 @@
+"""Planted bugs: each is a mistake that would cost money, and names the tests that must notice it."""
