@@ -49,14 +49,18 @@ class AccountSync:
         note_external_orders(self._db, foreign, self._clock.now())
         self._ask_for_absent(rows, known.understood(members), found)
 
-    def fills(self) -> None:
+    def fills(self) -> bool:
         """Write down the executions not known yet, newest first, until none is missing.
 
-        Raises DatabaseError and BrokerError.
+        Returns whether there are trades whose profit is an estimate. Raises DatabaseError and BrokerError.
         """
-        wanted = unexplained(self._db, self._clock.now())
-        if not wanted:
-            return
+        orders = unexplained(self._db, self._clock.now())
+        wanted = [order for order in orders if order["missing"] > 0]
+        if wanted:
+            self._fetch_fills(wanted)
+        return any(order["estimated"] for order in orders)
+
+    def _fetch_fills(self, wanted: Sequence[Row]) -> None:
         missing = {order["alpaca_order_id"]: order["missing"] for order in wanted}
         beyond = set()
         for page in self._broker.fill_pages(min(order["since"] for order in wanted) - CLOCK_MARGIN):

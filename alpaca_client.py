@@ -90,15 +90,18 @@ class Listing:
         sense is left out, as if it had not been listed. Raises BrokerError.
         """
         news: list[JsonObject] = []
+        orders: list[JsonObject] = []
         for page in iter(self._pages.get, None):
-            news += page if is_news is None else filter(is_news, page)
+            new = page if is_news is None else list(filter(is_news, page))
+            news += new
+            orders += readable(checked_order, new)
         try:
             self._end.result()
         except BrokerError:
             self._record(self._heard, None)
             raise
         self._record(self._heard, None if is_news is None else {row["id"] for row in news})
-        return readable(checked_order, news)
+        return orders
 
 
 def get_trading_client(settings: AlpacaSettings | None = None) -> TradingClient:

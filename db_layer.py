@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -273,7 +274,7 @@ class TradingDB:
             if cursor.description is None:
                 return [], cursor.rowcount
             names = [column.name for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()], cursor.rowcount
+            return list(map(dict, map(zip, repeat(names), cursor.fetchall()))), cursor.rowcount
 
     def _prepare(self, statement: str) -> str:
         name = f"statement_{len(self._prepared) + 1}"

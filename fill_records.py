@@ -60,16 +60,17 @@ WHERE orders.id = known.order_execution_id AND known.qty > orders.filled_qty AND
 # Orders that say more shares were filled than executions account for: ours while their trade is open or estimated,
 # others for a week after they last changed. An order may have been filled a while before it was first seen here.
 UNEXPLAINED = """
-SELECT alpaca_order_id, since, filled_qty - known AS missing
+SELECT alpaca_order_id, since, filled_qty - known AS missing, estimated
 FROM (SELECT orders.alpaca_order_id, orders.created_at AS since, orders.filled_qty,
+             journal.pnl_is_estimate AS estimated,
              (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE order_execution_id = orders.id) AS known
       FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
       WHERE orders.filled_qty > 0 AND (journal.status IN ('ORDERED', 'POSITION') OR journal.pnl_is_estimate)
       UNION ALL
-      SELECT alpaca_order_id, created_at - interval '7 days', filled_qty,
+      SELECT alpaca_order_id, created_at - interval '7 days', filled_qty, false,
              (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE external_order_id = theirs.id)
       FROM external_order theirs WHERE updated_at > %(now)s - interval '7 days') AS filled
-WHERE filled_qty > known
+WHERE filled_qty > known OR estimated
 """
 FILLS_OF_TRADES = """
 SELECT fill.order_execution_id, fill.qty, fill.price, fill.filled_at
@@ -146,7 +147,10 @@ def follow_fills(db: TradingDB, order_ids: Collection[str], now: datetime) -> in
 
 
 def unexplained(db: TradingDB, now: datetime) -> list[Row]:
-    """Return the orders with filled shares (`missing`) that no execution accounts for yet. Raises DatabaseError."""
+    """Return orders with filled shares that no execution accounts for yet (`missing`), and all of `estimated` trades.
+
+    Raises DatabaseError.
+    """
     return db.execute_query(UNEXPLAINED, {"now": now})
 
 

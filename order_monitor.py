@@ -1,11 +1,12 @@
 """Follows every order to its end: fills open positions, positions are protected, exits close trades."""
 
 import argparse
+import gc
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -54,7 +55,7 @@ class OrderMonitor:
 
     def run(self) -> Counter[Event]:
         """Do one pass and return what was done. Raises DatabaseError and BrokerError."""
-        with hold_account(self._db):
+        with hold_account(self._db), _without_collecting():
             return self._pass()
 
     def _pass(self) -> Counter[Event]:
@@ -180,8 +181,20 @@ class OrderMonitor:
             )
 
     def _sync_fills(self) -> None:
-        self._sync.fills()
-        settle_estimates(self._db, self._clock.now())
+        if self._sync.fills():
+            settle_estimates(self._db, self._clock.now())
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keep the garbage collector away: it would look at thousands of rows again and again, none of them garbage."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _is_alive(trade: Trade) -> bool:

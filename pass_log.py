@@ -69,10 +69,8 @@ class PassLog:
 
     def resolve(self, kinds: Sequence[AlertKind], subjects: Sequence[str]) -> None:
         """End those of these alerts that were open when the pass began. Raises DatabaseError."""
-        over = [(kind, subject) for kind in kinds for subject in subjects if self.is_open(kind, subject)]
-        if over:
-            found = {kind for kind, _ in over}, {subject for _, subject in over}
-            resolve_alerts(self._db, sorted(found[0]), sorted(found[1]), self._clock.now())
+        if any(kind in kinds and subject in subjects for kind, subject in self._open):
+            resolve_alerts(self._db, kinds, subjects, self._clock.now())
 
     def resolve_failures(self, subjects: Sequence[str]) -> None:
         """End the alerts that these could not be read or attended to. Raises DatabaseError."""
