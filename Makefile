@@ -9,7 +9,7 @@ demo: .venv
 	@$(python) scripts/demo.py
 
 test: .venv
-	@$(python) -m pytest --quiet --cov --cov-fail-under=90
+	@$(python) -m pytest --quiet --numprocesses=auto --cov --cov-fail-under=90
 
 soak: .venv
 	@$(python) -m pytest --quiet --hypothesis-profile=soak tests/property tests/crash -k 'order_life or crash_points'

@@ -47,6 +47,16 @@ CANDIDATES = ROW_COLUMNS + 'ORDER BY "Date_time" NULLS LAST, {key}'
 # The key is compared as an untyped literal, so that the index of any key type serves.
 FIND_ROW = ROW_COLUMNS + "AND {key} = %(row_key)s"
 LOCK_ROW = FIND_ROW + " FOR UPDATE SKIP LOCKED"
+# The row of a decision under way says something else now. A row that was set back to unexecuted is a new decision, and
+# of several decisions from one row only the last one can be told from an edit.
+EDITED = """
+SELECT decision.analysis_row_key AS row_key, decision.analysis_decision_id AS analysis_id
+FROM audit.trade_decisions decision JOIN analysis_decision source ON source.{key}::text = decision.analysis_row_key
+WHERE decision.status = 'pending' AND source.executed IS TRUE
+  AND left(source."Decision"::text, %(longest)s) <> decision.source_bytes
+  AND NOT EXISTS (SELECT 1 FROM audit.trade_decisions later
+                  WHERE later.analysis_row_key = decision.analysis_row_key AND later.id > decision.id)
+"""
 MARK_PLACED = """
 UPDATE analysis_decision
 SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
@@ -106,6 +116,11 @@ class AnalysisRows:
         """Lock one such row in the open transaction; None when it is taken, changed or gone."""
         rows = self._rows(LOCK_ROW, {"row_key": row_key})
         return rows[0] if rows else None
+
+    def edited(self) -> dict[str, str]:
+        """Return the Analysis_Ids, by row key, of decisions under way whose rows were edited. Raises DatabaseError."""
+        rows = self._db.execute_query(self._keyed(EDITED), {"longest": LONGEST_DECISION})
+        return {row["row_key"]: row["analysis_id"] for row in rows}
 
     def mark_placed(self, row_key: str, order_id: str | None, journal_id: int, now: datetime) -> bool:
         """Mark the row as carried out, with the broker's order placed or cancelled; False when the row is gone.

@@ -18,7 +18,7 @@ from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action
 from decision_review import LONGEST_ID, DecisionReview, Result, Verdict, decision_of
-from kill_switch import TradingState, current_control
+from kill_switch import TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
 from order_changes import (
     OrderChanges,
@@ -36,6 +36,7 @@ from parts import PROGRAM_ERRORS, build_parts
 from pass_log import PassLog
 from risk_gate import record_checks
 from session_locks import hold_account
+from startup_barrier import StartupBarrier, unexplained_difference
 from trade import TradeEnd
 from trade_records import end_trades
 
@@ -57,6 +58,8 @@ ORDER BY orders.id
 
 log = logging.getLogger("order_executor")
 
+Wait = tuple[Result, str]  # what becomes of every entry of a pass, and why
+
 
 class OrderExecutor:
     """One pass over approved, unexecuted decisions."""
@@ -74,6 +77,7 @@ class OrderExecutor:
         self._desk = parts.desk
         self._review = DecisionReview(parts.db, parts.broker, parts.clock, parts.settings)
         self._results: Counter[Result] = Counter()
+        self._wait: Wait | None = None
 
     def close(self) -> None:
         """Close the connections that were opened for it."""
@@ -90,9 +94,10 @@ class OrderExecutor:
     def _pass(self) -> Counter[Result]:
         self._results = Counter()
         self._take_limits()
-        with PassLog(self._db, self._clock).reading("account"):
+        found = PassLog(self._db, self._clock)
+        with found.reading("account"):
             account = self._broker.account()
-        self._desk.settle_unfinished()
+        self._wait = self._settle(found)
         self._desk.close_interrupted_cancels()
         pnl = watch_daily_loss(self._db, self._settings.limits, self._clock.now())
         unreached = self._resume_changes()
@@ -102,6 +107,7 @@ class OrderExecutor:
         self._hear_doubtful()
         for row in candidates:
             self._results[self._carry_out(row)] += 1
+        self._alert_edited_rows(found)
         log.info("executor pass finished", extra={str(name): count for name, count in self._results.items()})
         return self._results
 
@@ -134,6 +140,36 @@ class OrderExecutor:
             return _RESULT_OF_PROGRESS[step.progress]
         return self._submit(step.order_id)
 
+    def _settle(self, found: PassLog) -> Wait | None:
+        """Settle what earlier passes left open, and before new entries the whole account; return why entries wait."""
+        if not self._has_entries():
+            self._desk.settle_unfinished()
+            return None
+        try:
+            difference = StartupBarrier(self._db, self._broker, self._clock, self._desk, found).settle()
+        except BrokerError as error:
+            return Result.UNREACHED, f"the account could not be compared with the books: {error}"
+        return (Result.HELD_BACK, difference) if difference else None
+
+    def _has_entries(self) -> bool:
+        if not entries_allowed(self._db):
+            return False
+        wanted = map(decision_of, self._analysis.candidates())
+        return any(decision is not None and decision.trade is not None for decision in wanted) or bool(
+            self._db.execute_query(UNSENT_ENTRIES)
+        )
+
+    def _alert_edited_rows(self, found: PassLog) -> None:
+        """Say which rows were edited after their claim: what was claimed is what is carried out."""
+        edited = self._analysis.edited()
+        for row_key, analysis_id in edited.items():
+            words = (
+                f"the decision {analysis_id} was edited after it was taken; it is carried out as it was, so cancel it "
+                "or write a new row"
+            )
+            found.alert(AlertLevel.WARNING, AlertKind.DECISION_EDITED, row_key, words)
+        found.resolve_others((AlertKind.DECISION_EDITED,), edited.keys())
+
     def _take_limits(self) -> None:
         """Take the limits of this pass: the settings', with what a person has raised for a while."""
         limits = limits_in_force(self._db, self._given.limits, self._clock.now())
@@ -155,6 +191,8 @@ class OrderExecutor:
         control, wanted = current_control(self._db), decision_of(row)
         if control.state is not TradingState.ACTIVE and (wanted is None or wanted.action is not Action.CANCEL):
             return _left(row, Result.HELD_BACK, f"trading is {control.state}: {control.reason}")
+        if self._wait is not None and wanted is not None and wanted.trade is not None:
+            return _left(row, *self._wait)
         try:
             with self._db.transaction():
                 verdict, claimed = self._claim(row)
@@ -291,6 +329,8 @@ class OrderExecutor:
             elif row_key is not None and self._analysis.find(row_key) is None:
                 words = "the approval was withdrawn before the order could be sent"
                 self._give_up(order, DecisionStatus.CANCELLED, words)
+            elif self._wait is not None:
+                self._results[self._wait[0]] += row_key is None  # else its row is counted
             else:
                 self._results[self._submit(order["id"])] += 1
 
@@ -320,6 +360,8 @@ class OrderExecutor:
             return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {verdict.reason}"
         if verdict.result is not Result.PLACED or verdict.decision is None:
             return f"{row.analysis_id}: would not be sent: {verdict.reason}"
+        if verdict.decision.trade is not None and (difference := unexplained_difference(self._db)):
+            return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {difference}"
         if verdict.target is None:
             self._review.note(row, verdict, number, Result.PLACED)
         return f"{row.analysis_id}: {_shown(verdict)}: would be sent"

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cached_property
@@ -71,6 +71,10 @@ class PassLog:
         """End those of these alerts that were open when the pass began. Raises DatabaseError."""
         if any(kind in kinds and subject in subjects for kind, subject in self._open):
             resolve_alerts(self._db, kinds, subjects, self._clock.now())
+
+    def resolve_others(self, kinds: Sequence[AlertKind], subjects: Collection[str]) -> None:
+        """End the open alerts of these kinds about anything but these subjects. Raises DatabaseError."""
+        self.resolve(kinds, [subject for kind, subject in self._open if kind in kinds and subject not in subjects])
 
     def resolve_failures(self, subjects: Sequence[str]) -> None:
         """End the alerts that these could not be read or attended to. Raises DatabaseError."""

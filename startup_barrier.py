@@ -6,7 +6,7 @@ Source: docs/architecture.md, before an entry.
 """
 
 from account_sync import AccountSync
-from alpaca_client import Broker, BrokerError
+from alpaca_client import Broker
 from clock import Clock
 from db_layer import TradingDB
 from order_desk import OrderDesk
@@ -25,7 +25,7 @@ ORDER BY alert.id LIMIT 1
 
 
 class StartupBarrier:
-    """Brings the books up to what the broker says, once, and says whether entries may be sent on their ground."""
+    """Brings the books up to what the broker says, once for a pass."""
 
     def __init__(self, db: TradingDB, broker: Broker, clock: Clock, desk: OrderDesk, found: PassLog) -> None:
         self._db = db
@@ -34,17 +34,22 @@ class StartupBarrier:
         self._desk = desk
         self._reconciliation = Reconciliation(db, broker, clock, desk, self._sync, found)
 
-    def why_entries_wait(self) -> str | None:
-        """Settle what can be settled, and return why no entry may be sent, or None. Raises DatabaseError."""
-        try:
-            self._desk.settle_unfinished()
-            with self._found.reading("orders"):
-                self._sync.orders(self._found)
-            with self._found.reading("fills"):
-                self._sync.fills()
-            with self._found.reading("positions"):
-                self._reconciliation.run()
-        except BrokerError as error:
-            return f"the account could not be compared with the books: {error}"
-        differences = self._db.execute_query(UNEXPLAINED_DIFFERENCE)
-        return differences[0]["message"] if differences else None
+    def settle(self) -> str | None:
+        """Settle what can be settled, and return what is left that nothing explains, or None.
+
+        Raises DatabaseError, and BrokerError where the account could not be compared.
+        """
+        self._desk.settle_unfinished()
+        with self._found.reading("orders"):
+            self._sync.orders(self._found)
+        with self._found.reading("fills"):
+            self._sync.fills()
+        with self._found.reading("positions"):
+            self._reconciliation.run()
+        return unexplained_difference(self._db)
+
+
+def unexplained_difference(db: TradingDB) -> str | None:
+    """Return what differs between our books and the broker, as last compared, or None. Raises DatabaseError."""
+    differences = db.execute_query(UNEXPLAINED_DIFFERENCE)
+    return differences[0]["message"] if differences else None

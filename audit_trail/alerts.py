@@ -37,6 +37,7 @@ class AlertKind(StrEnum):
 
     AMENDED_WITHOUT_ORDER = "amended_without_order"
     BROKER_MISMATCH = "broker_mismatch"
+    DECISION_EDITED = "decision_edited"
     DECISION_LEFT_ALONE = "decision_left_alone"
     DECISION_ROW_NOT_MARKED = "decision_row_not_marked"
     EMERGENCY_EXIT = "emergency_exit"

@@ -150,6 +150,7 @@ CREATE TABLE IF NOT EXISTS audit.trade_decisions (
 );
 CREATE INDEX IF NOT EXISTS trade_decisions_unfinished ON audit.trade_decisions (id)
     WHERE status = 'pending' AND target_order_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS trade_decisions_pending ON audit.trade_decisions (id) WHERE status = 'pending';
 CREATE INDEX IF NOT EXISTS trade_decisions_row ON audit.trade_decisions (analysis_row_key);
 CREATE INDEX IF NOT EXISTS trade_decisions_analysis ON audit.trade_decisions (analysis_decision_id);
 COMMENT ON TABLE audit.trade_decisions IS 'One decision as it was understood, and what became of it.';

@@ -90,6 +90,7 @@ def test_an_order_that_was_not_settled_ends_its_alert_when_it_is(world: World, a
         "ALTER TABLE audit.api_call_logs ADD CONSTRAINT guard CHECK (endpoint NOT LIKE '%%client_order_id') NOT VALID",
     )
     world.pass_time(minutes=5)
+    world.fault("GET", "/v2/orders", "status", code=500)
     world.execute()
     assert alert(world, "order_not_settled")["resolved_at"] is None
     world.db.execute_update("ALTER TABLE audit.api_call_logs DROP CONSTRAINT guard")

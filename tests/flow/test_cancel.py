@@ -145,7 +145,8 @@ def test_an_entry_of_unknown_outcome_is_cancelled_once_it_is_found(world: World)
     world.decide(swing())
     assert world.execute() == {"unknown outcome": 1}
     name = point(world, cancel(), journal_id=world.one("trade_journal")["id"])
-    assert world.execute() == {"waiting": 2}
+    world.fault("GET", "/v2/orders", "status", code=500)
+    assert world.execute() == {"waiting": 1, "broker did not answer": 1}
     assert world.one("trade_decisions")["action"] == "new_trade"
     assert world.execute() == {"cancelled": 1}
     assert live_entries(world) == []

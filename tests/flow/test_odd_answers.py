@@ -139,9 +139,9 @@ def test_a_successor_that_cannot_be_stored_leaves_the_old_order_as_it_is(world: 
     world.decide(swing(limit_price=130))
     world.execute()
     ours = world.one("order_execution")["alpaca_order_id"]
+    filled_entry_of_second(world)
     new = world.market.replace(ours, {"limit_price": "131"}, source="app").id
     world.market.step()
-    filled_entry_of_second(world)
     monitor(world, in_listing(new, **odd))
     assert world.one("order_execution", alpaca_order_id=ours)["order_status"] == "pending"
     assert alerts(world, "order_not_recorded") == [new]

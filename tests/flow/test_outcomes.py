@@ -145,6 +145,7 @@ def test_an_id_the_broker_has_already_is_looked_up_and_adopted(world: World) -> 
     # As if the record of the request had been lost: the intent is sent again under its id.
     world.db.execute_update("UPDATE order_execution SET order_status = 'intended'")
     world.db.execute_update("UPDATE audit.trade_executions SET status = 'not_placed'")
+    world.fault("GET", "/v2/orders", "status", code=200, body=[])
     assert world.execute() == {"placed": 1}
     assert len(world.requests("POST")) == 2
     assert world.one("order_execution")["order_status"] == "pending"
