@@ -11,6 +11,7 @@ from order_life import AdjustmentKind, opposite
 from trade import Trade
 
 SPLITS_SINCE = timedelta(days=14)
+SYMBOLS_OF_OTHERS = "SELECT DISTINCT symbol FROM external_order WHERE filled_qty > 0 AND updated_at >= %(since)s"
 # Executions of other people's orders, as far as they are not put down to trades of ours yet; newest first.
 UNATTRIBUTED = """
 SELECT fill.execution_id, fill.side, fill.price, fill.filled_at,
@@ -60,6 +61,11 @@ class Adjustment:
 def unattributed(db: TradingDB, symbol: str) -> list[Row]:
     """Return what other people's executions in a symbol are not put down to our trades, newest first."""
     return [row for row in db.execute_query(UNATTRIBUTED, {"symbol": symbol}) if row["qty"] > 0]
+
+
+def symbols_of_others(db: TradingDB, since: datetime) -> set[str]:
+    """Return the symbols in which somebody else's orders have filled of late. Raises DatabaseError."""
+    return {row["symbol"] for row in db.execute_query(SYMBOLS_OF_OTHERS, {"since": since})}
 
 
 def unfollowed_splits(db: TradingDB, splits: Sequence[dict[str, Any]], symbol: str) -> list[dict[str, Any]]:

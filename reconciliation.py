@@ -21,6 +21,7 @@ from adjustment_records import (
     lock_trades,
     restate_prices,
     share_out,
+    symbols_of_others,
     trades_alive,
     unattributed,
     unfollowed_splits,
@@ -60,11 +61,13 @@ class Reconciliation:
         self._sync = sync
         self._found = found
         self._splits: list[JsonObject] | None = None
+        self._others: set[str] = set()
 
     def run(self) -> None:
         """Compare, and follow what is proved. Raises DatabaseError and BrokerError, before anything was concluded."""
         trades, positions = self._snapshot()
-        symbols = sorted({trade.symbol for trade in trades} | positions.keys())
+        self._others = symbols_of_others(self._db, self._clock.now() - SPLITS_SINCE)
+        symbols = sorted({trade.symbol for trade in trades} | positions.keys() | self._others)
         for symbol in symbols:
             ours = [trade for trade in trades if trade.symbol == symbol]
             self._found.tolerate(symbol, partial(self._compare, symbol, ours, positions, trades))
@@ -92,7 +95,7 @@ class Reconciliation:
 
     def _compare(self, symbol: str, ours: Sequence[Trade], positions: Positions, everything: Sequence[Trade]) -> None:
         booked, there = _net(ours).get(symbol, Decimal(0)), positions.get(symbol, Decimal(0))
-        if booked != there:
+        if booked != there or self._does_not_add_up(symbol, booked, there):
             self._follow_splits(symbol, there)
             ours = self._trades_with_shares(symbol)
             ours = self._follow_evidence(symbol, ours, there) if ours else ours
@@ -104,6 +107,10 @@ class Reconciliation:
             self._note_external(symbol, there - booked)
         elif not self._is_settling(ours):
             self._doubt(symbol, ours, booked, there, positions, everything)
+
+    def _does_not_add_up(self, symbol: str, booked: Decimal, there: Decimal) -> bool:
+        """Tell whether books and position agree only because somebody else traded as many shares as a split brought."""
+        return symbol in self._others and booked + self._theirs(symbol) != there
 
     def _follow_evidence(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> Sequence[Trade]:
         """Follow executions that closed our shares, as far as the broker's position bears them out."""

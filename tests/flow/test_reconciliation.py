@@ -448,3 +448,23 @@ def test_an_estimate_gives_way_to_a_late_fill_of_our_own_order(world: World, fir
         assert (after["exit_reason"], after["exit_price"]) == ("STOPPED_OUT", 124)
         assert world.one("alerts", kind="position_vanished")["resolved_at"] is not None
     assert world.db.query("alerts", {"kind": "too_many_exits"}) == NOTHING
+
+
+def test_a_split_is_found_although_a_stop_and_a_person_sold_as_many_shares_as_we_know_of(world: World) -> None:
+    world.open_position(trend())
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "2")
+    world.pass_time(hours=10)
+    world.market.set_liquidity("NVDA", "45")
+    world.price("NVDA", "60")
+    world.market.set_liquidity("NVDA", "0")
+    world.market.foreign_fill("NVDA", "sell", Decimal(45))
+    world.pass_time(minutes=10)
+    for _ in range(2):
+        world.monitor()
+        world.value()
+    assert world.market.state.positions == {}
+    assert sorted((row["kind"], row["side"], row["qty"]) for row in world.db.query("position_adjustment")) == [
+        ("MANUAL_EXIT", "sell", 45), ("SPLIT", "buy", 45),
+    ]
+    assert world.one("trade_journal")["status"] == "CLOSED"
