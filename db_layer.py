@@ -30,6 +30,7 @@ Parameters = Mapping[str, Any] | Sequence[Any] | None
 
 SQL_FOLDER = Path(__file__).resolve().parent / "sql"
 CONNECT_TIMEOUT_SECONDS = 10
+ROWS_AT_ONCE = 200
 SESSION_SETTINGS = {
     "TimeZone": "UTC",
     "statement_timeout": "60s",
@@ -274,7 +275,11 @@ class TradingDB:
             if cursor.description is None:
                 return [], cursor.rowcount
             names = [column.name for column in cursor.description]
-            return list(map(dict, map(zip, repeat(names), cursor.fetchall()))), cursor.rowcount
+            rows: list[Row] = []
+            # Fetched at one go, thousands of rows would hold up the thread that reads the broker's listing meanwhile.
+            while some := cursor.fetchmany(ROWS_AT_ONCE):
+                rows += map(dict, map(zip, repeat(names), some))
+            return rows, cursor.rowcount
 
     def _prepare(self, statement: str) -> str:
         name = f"statement_{len(self._prepared) + 1}"
