@@ -174,6 +174,11 @@ class FragileWorld(World):
     def effects(self) -> Effects:
         return self.process_db.effects
 
+    @property
+    def broker(self) -> Broker:
+        """The line of the process that lives now."""
+        return self._broker
+
     def survive(self, step: Callable[[], object]) -> None:
         """Take a step; a process that ends in it is followed by another."""
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tests.crash.harness import Scenario
+from tests.crash.harness import FragileWorld, Scenario
 from tests.flow.changes import amend, cancel, partly_filled, placed, point
 from tests.flow.exits import part
+from tests.flow.stopping import flatten, switch
 from tests.flow.world import World, swing, trend
 
 
@@ -70,6 +71,16 @@ def _closed_by_hand(world: World) -> None:
     world.pass_time(minutes=5)
 
 
+def _to_be_flattened(world: World) -> None:
+    world.open_position()
+    switch(world, "HALTED", flatten=True)
+
+
+def _flattened(world: World) -> None:
+    assert isinstance(world, FragileWorld)
+    flatten(world, world.broker, world.process_db, switched=True)
+
+
 SCENARIOS = {
     "entry": Scenario(_decided, (World.execute,)),
     "partial entry": Scenario(_filled_in_part, (World.monitor, _the_rest_fills, World.monitor)),
@@ -81,5 +92,6 @@ SCENARIOS = {
     "protection by stop": Scenario(_filled_without_target, (World.monitor,)),
     "stop hit": Scenario(_stopped_out, (World.monitor,)),
     "target hit": Scenario(_at_its_target, (World.monitor,)),
+    "flatten": Scenario(_to_be_flattened, (_flattened, World.monitor)),
     "closed by hand": Scenario(_closed_by_hand, (World.value, World.monitor)),
 }
