@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import requests
 
+import session_locks
 from alpaca_client import Broker
-from db_layer import DatabaseError
+from db_layer import DatabaseError, TradingDB
 from order_changes import order_name
 from order_executor import OrderExecutor
 from tests.crash.harness import FragileWorld, MortalDB, Theatre, come_to_rest
@@ -103,6 +104,23 @@ def nothing(world: FragileWorld) -> None:
 def filled_at_once(world: FragileWorld) -> None:
     world.price("NVDA", "133.50")
     nothing(world)
+
+
+def edited_after_its_claim(world: FragileWorld) -> None:
+    nothing(world)
+    world.db.execute_update('UPDATE analysis_decision SET "Decision" = replace("Decision", %s, %s)', ["45", "99"])
+    world.execute()
+    assert [alert["kind"] for alert in world.db.query("alerts")] == ["decision_edited"]
+
+
+def two_at_once(world: FragileWorld) -> None:
+    world.decide(swing())
+    with pytest.MonkeyPatch.context() as patch, TradingDB(config=world.process_db.database) as other:
+        patch.setattr(session_locks, "PASS_WAIT_SECONDS", 0.01)
+        with session_locks.hold_account(other), pytest.raises(session_locks.LockTakenError):
+            world.execute()
+    assert world.posted() == []
+    world.execute()
 
 
 def no_connection(world: FragileWorld) -> None:
@@ -326,6 +344,9 @@ TABLE = {
                       HELD | {"entries": 1, "orders": 1}),
     "B19 part": Row("a part is filled before the amend", "the new order is for the rest", amended_in_part,
                     HELD | {"order": "cancelled", "entries": 2, "shares": 20, "exits": [20]}),
+    "B20": Row("the decision is edited after its claim", "carried out as it was taken, an alert",
+               edited_after_its_claim, PLACED),
+    "B21": Row("another process works on the account", "it says so and sends nothing", two_at_once, PLACED),
     "B22": Row("the database is lost before the answer is written", "nothing more is sent; then adopted",
                database_lost, PLACED | {"entries": 2, "orders": 2}),
     "B23": Row("the request cannot be stored", "nothing is sent until it can", no_room_for_the_request,
