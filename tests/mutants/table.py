@@ -138,9 +138,4 @@ MUTANTS = (
         "    SELECT order_execution_id, external_order_id, concat(execution_id, clock_timestamp()), order_side,",
         fault("B17"),
     ),
-    Mutant(
-        "a lost database is taken for one bad row", "order_executor.py",
-        "            if error.lost_connection:\n                raise\n            self._leave_alone(f",
-        "            self._leave_alone(f", fault("B22"),
-    ),
 )
