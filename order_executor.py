@@ -116,6 +116,8 @@ class OrderExecutor:
         self._broker.record_with(None)
         self._take_limits()
         account, pnl = self._broker.account(), day_pnl(self._db, self._clock.now())
+        difference = unexplained_difference(self._db)
+        self._wait = (Result.HELD_BACK, difference) if difference else None
         candidates = self._analysis.candidates()
         self._review.begin(candidates, account, self._settings.limits, pnl)
         return [line for number, row in enumerate(candidates) if (line := self._preview(row, -1 - number))]
@@ -360,8 +362,8 @@ class OrderExecutor:
             return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {verdict.reason}"
         if verdict.result is not Result.PLACED or verdict.decision is None:
             return f"{row.analysis_id}: would not be sent: {verdict.reason}"
-        if verdict.decision.trade is not None and (difference := unexplained_difference(self._db)):
-            return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {difference}"
+        if verdict.decision.trade is not None and self._wait is not None:
+            return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {self._wait[1]}"
         if verdict.target is None:
             self._review.note(row, verdict, number, Result.PLACED)
         return f"{row.analysis_id}: {_shown(verdict)}: would be sent"
