@@ -396,7 +396,6 @@ def flatten_with(world: World, db: TradingDB, broker: Broker) -> None:
 def test_a_flatten_killed_anywhere_is_finished_or_called_off_without_a_share_sold_twice(
     world: World, database: dict[str, Any], decision: dict[str, Any], again: str, last: int,
 ) -> None:
-    world.configure(ALPACA_TIMEOUT_SECONDS="10")  # a slow machine is not one of the deaths
     world.open_position(decision)
     switch(world, "HALTED", flatten=True)
     if moments(world, database, last):

@@ -90,15 +90,14 @@ class World:
         self.server = server
         self.market = server.broker
         self.clock = ManualClock(START)
-        self.settings = load_settings(True, {"ALPACA_BASE_URL": server.url, "ALPACA_TIMEOUT_SECONDS": "1"})
+        self.configure()
         self._rows = 0
         self._opened = ExitStack()
         self.price("NVDA", "135")
 
     def configure(self, **environ: str) -> None:
         """Use other settings from now on."""
-        known = {"ALPACA_BASE_URL": self.server.url, "ALPACA_TIMEOUT_SECONDS": "1"}
-        self.settings = load_settings(True, known | environ)
+        self.settings = load_settings(True, {"ALPACA_BASE_URL": self.server.url} | environ)
 
     def decide(
         self, decision: Mapping[str, Any] | str | None, ticker: str | None = "NVDA:NASDAQ", approve: bool | None = True,
@@ -147,6 +146,8 @@ class World:
         """Ask the broker for a misfortune of its next matching request."""
         from paper_broker.faults import read_fault
 
+        if kind == "hang":  # the only one that is worth losing patience over, however slow the machine
+            self.settings = replace(self.settings, alpaca=replace(self.settings.alpaca, timeout_seconds=1))
         self.market.faults.append(read_fault({"method": method, "path": path, "kind": kind, **details}))
 
     def requests(self, method: str, path: str = "/v2/orders") -> list[dict[str, Any]]:
