@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from psycopg2 import sql
-
 from db_layer import DatabaseError, TradingDB
 from decision import MAX_BYTES
 
@@ -61,13 +59,13 @@ MARK_PLACED = """
 UPDATE analysis_decision
 SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
     existing_order_id = %(order_id)s, existing_trade_journal_id = %(journal_id)s
-WHERE {key} = %(row_key)s
+WHERE {key} = %(row_key)s RETURNING 1
 """
 MARK_REFUSED = """
 UPDATE analysis_decision
 SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
     "Remarks" = left(concat_ws(chr(10), %(remark)s::text, NULLIF("Remarks"::text, '')), %(room)s)
-WHERE {key} = %(row_key)s
+WHERE {key} = %(row_key)s RETURNING 1
 """
 
 
@@ -100,7 +98,7 @@ class AnalysisRows:
     def __init__(self, db: TradingDB, zone: ZoneInfo) -> None:
         self._db = db
         self._zone = zone.key
-        self._key: sql.Identifier | None = None
+        self._key: str | None = None
         self._room = UNLIMITED
 
     def candidates(self) -> list[AnalysisRow]:
@@ -138,18 +136,19 @@ class AnalysisRows:
 
     def _rows(self, statement: str, parameters: dict[str, object]) -> list[AnalysisRow]:
         known = {"zone": self._zone, "longest": LONGEST_DECISION}
-        return [AnalysisRow(**row) for row in self._db.execute_query(self._keyed(statement), known | parameters)]
+        return [AnalysisRow(**row) for row in self._db.execute_prepared(self._keyed(statement), known | parameters)]
 
     def _mark(self, statement: str, parameters: dict[str, object]) -> bool:
-        keyed = self._keyed(statement)
-        return self._db.execute_update(keyed, parameters | {"zone": self._zone, "room": self._room}) == 1
+        known = {"zone": self._zone, "room": self._room}
+        return bool(self._db.execute_prepared(self._keyed(statement), known | parameters))
 
-    def _keyed(self, statement: str) -> sql.Composed:
+    def _keyed(self, statement: str) -> str:
         if self._key is None:
-            self._key = sql.Identifier(key_column(self._db))
+            key = key_column(self._db).replace('"', '""').replace("%", "%%")
+            self._key = f'"{key}"'
             room = {row["name"]: row["room"] for row in self._db.execute_query(FIND_COLUMNS)}["Remarks"]
             self._room = room or UNLIMITED
-        return sql.SQL(statement).format(key=self._key)
+        return statement.format(key=self._key)
 
 
 def key_column(db: TradingDB) -> str:

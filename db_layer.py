@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
-from itertools import repeat
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -58,6 +58,7 @@ SET_SEARCH_PATH = "SELECT set_config('search_path', quote_ident(%(schema)s) || '
 SCHEMA_EXISTS = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
 SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor schema'))"
 PING = "SELECT 1"
+PLAN_IS_STALE = "0A000"  # SQLSTATE; the columns of a table changed after the statement was prepared
 NO_DATA = "02000"  # SQLSTATE of rows that should be there and are not
 POOLED = (
     "a connection pooler that shares sessions (PgBouncer: pool_mode = transaction) is between this program and "
@@ -101,8 +102,10 @@ class TradingDB:
         self.schema = schema or "public"
         self._application_name = application_name
         self._connection: psycopg2.extensions.connection | None = None
-        self._in_transaction = False
+        self._in_transaction = self._begin_first = False
         self._prepared: dict[str, str] = {}
+        self._inserts: dict[tuple[str, ...], str] = {}
+        self._numbers = count(1)
         self._pins: list[str] = []
 
     def __enter__(self) -> Self:
@@ -128,7 +131,7 @@ class TradingDB:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
-        self._in_transaction = False
+        self._in_transaction = self._begin_first = False
         self._prepared.clear()
 
     def is_connected(self) -> bool:
@@ -153,15 +156,17 @@ class TradingDB:
         if self._in_transaction:
             raise DatabaseError("a transaction is already open on this connection")
         self.connect()
-        self._run("BEGIN", None)
-        self._in_transaction = True
+        self._in_transaction = self._begin_first = True
         try:
             yield
         except BaseException:
             self._roll_back()
             raise
         self._in_transaction = False
-        self._commit()
+        if self._begin_first:
+            self._begin_first = False
+        else:
+            self._commit()
 
     def execute_query(self, statement: str | sql.Composable, parameters: Parameters = None) -> list[Row]:
         """Run a statement and return its rows. Raises DatabaseError."""
@@ -178,12 +183,17 @@ class TradingDB:
     def execute_prepared(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         """Run a statement with named parameters that is planned once for the connection, and return its rows.
 
-        For writes where planning costs as much as writing: docs/benchmarks.md. Raises DatabaseError.
+        For what every order needs, where planning costs as much as doing: docs/benchmarks.md. Raises DatabaseError.
         """
         self.connect()
         if statement not in self._prepared:
             self._prepared[statement] = self._prepare(statement)
-        rows, _ = self._run(self._prepared[statement], parameters)
+        try:
+            rows, _ = self._run(self._prepared[statement], parameters)
+        except DatabaseError as error:
+            if error.sqlstate == PLAN_IS_STALE:
+                del self._prepared[statement]
+            raise
         return rows
 
     def execute_values(self, statement: str, rows: Sequence[Sequence[Any]]) -> int:
@@ -192,16 +202,19 @@ class TradingDB:
             return 0
         self.connect()
         with _translated_errors(), self._cursor() as cursor:
-            execute_values(cursor, statement, rows, page_size=len(rows))
+            execute_values(cursor, self._begun(statement), rows, page_size=len(rows))
             return int(cursor.rowcount)
 
     def insert(self, table: str, values: Mapping[str, Any]) -> Any:
         """Insert a row and return its id. Raises DatabaseError."""
-        statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) RETURNING id").format(
-            _table(table), sql.SQL(", ").join(map(sql.Identifier, values)),
-            sql.SQL(", ").join([sql.Placeholder()] * len(values)),
-        )
-        return self.execute_query(statement, list(values.values()))[0]["id"]
+        self.connect()
+        key, numbered = (table, *values), {f"value_{number}": value for number, value in enumerate(values.values())}
+        if key not in self._inserts:
+            self._inserts[key] = sql.SQL("INSERT INTO {} ({}) VALUES ({}) RETURNING id").format(
+                _table(table), sql.SQL(", ").join(map(sql.Identifier, values)),
+                sql.SQL(", ").join(map(sql.Placeholder, numbered)),
+            ).as_string(self._cursor())
+        return self.execute_prepared(self._inserts[key], numbered)[0]["id"]
 
     def update(self, table: str, row_id: Any, values: Mapping[str, Any]) -> int:
         """Set columns of the row with this id; return 1, or 0 when there is none. Raises DatabaseError."""
@@ -271,7 +284,7 @@ class TradingDB:
 
     def _run(self, statement: str | sql.Composable, parameters: Parameters) -> tuple[list[Row], int]:
         with _translated_errors(), self._cursor() as cursor:
-            cursor.execute(statement, _with_array_literals(parameters))
+            cursor.execute(self._begun(statement), _with_array_literals(parameters))
             if cursor.description is None:
                 return [], cursor.rowcount
             names = [column.name for column in cursor.description]
@@ -281,11 +294,19 @@ class TradingDB:
                 rows += map(dict, map(zip, repeat(names), some))
             return rows, cursor.rowcount
 
+    def _begun(self, statement: str | sql.Composable) -> str | sql.Composable:
+        """Let the first statement of a transaction begin it: one way to the server and back less for each."""
+        if not self._begin_first:
+            return statement
+        self._begin_first = False
+        return f"BEGIN; {statement}" if isinstance(statement, str) else sql.SQL("BEGIN; ") + statement
+
     def _prepare(self, statement: str) -> str:
-        name = f"statement_{len(self._prepared) + 1}"
+        name = f"statement_{next(self._numbers)}"
         numbers = _ParameterNumbers()
         self._run(f"PREPARE {name} AS {statement % numbers}", None)
-        return f"EXECUTE {name} ({', '.join(f'%({parameter})s' for parameter in numbers)})"
+        values = ", ".join(f"%({parameter})s" for parameter in numbers)
+        return f"EXECUTE {name} ({values})" if values else f"EXECUTE {name}"
 
     def _commit(self) -> None:
         with _translated_errors(), self._cursor() as cursor:
@@ -296,6 +317,9 @@ class TradingDB:
 
     def _roll_back(self) -> None:
         self._in_transaction = False
+        if self._begin_first:
+            self._begin_first = False
+            return
         try:
             self._run("ROLLBACK", None)
         except DatabaseError:

@@ -13,7 +13,7 @@ from config import Limits, Settings
 from db_layer import Row, TradingDB
 from decision import Action, Decision, DecisionError, parse_decision
 from exposure import Book, OpenEntry, load_book
-from kill_switch import current_control
+from kill_switch import Control
 from market_view import MarketView, look
 from order_changes import find_target, order_name, trade_name
 from order_life import ENDED, OrderStatus
@@ -98,8 +98,8 @@ class DecisionReview:
             Decimal(0), Decimal(0) if status in ENDED else trade.qty * price,
         ))
 
-    def judge(self, row: AnalysisRow) -> Verdict:
-        """Say what should become of a row; reads only."""
+    def judge(self, row: AnalysisRow, control: Control) -> Verdict:
+        """Say what should become of a row while this control is in force; reads only."""
         try:
             decision = parse_decision(row.text, row.ticker)
         except DecisionError as error:
@@ -117,10 +117,12 @@ class DecisionReview:
             words = f"the row needs an Analysis_Id of 1 to {LONGEST_ID} characters, so that a repetition is recognised"
             return Verdict(Result.REFUSED, words, decision)
         if decision.action is Action.NEW_TRADE:
-            return self._judge_trade(row, decision)
-        return self._judge_change(row, decision, history)
+            return self._judge_trade(row, decision, control)
+        return self._judge_change(row, decision, control, history)
 
-    def _judge_change(self, row: AnalysisRow, decision: Decision, history: list[Row]) -> Verdict:
+    def _judge_change(
+        self, row: AnalysisRow, decision: Decision, control: Control, history: list[Row],
+    ) -> Verdict:
         target = find_target(self._db, row, decision)
         if target.trade is not None and target.trade.id in cancelled_trades(history):
             return Verdict(Result.MARKED, "the order was cancelled already", decision, target=target.trade)
@@ -128,21 +130,23 @@ class DecisionReview:
             return Verdict(Result.REFUSED, target.refusal, decision, target=target.trade)
         if target.waits is not None:
             return Verdict(Result.WAITING, target.waits, decision)
-        return replace(self._judge_trade(row, decision, target.trade), target=target.trade)
+        return replace(self._judge_trade(row, decision, control, target.trade), target=target.trade)
 
-    def _judge_trade(self, row: AnalysisRow, decision: Decision, replaced: Trade | None = None) -> Verdict:
+    def _judge_trade(
+        self, row: AnalysisRow, decision: Decision, control: Control, replaced: Trade | None = None,
+    ) -> Verdict:
         decided_at, now = decision_time(row.decided_at, decision.analysis_date, self._zone), self._clock.now()
         if decision.trade is None:
             checks = [check_age(self._limits, decided_at, now)]
         else:
-            facts = self._situation(decision.symbol, replaced, now)
+            facts = self._situation(decision.symbol, control, replaced, now)
             checks = check_trade(decision.symbol, decision.trade, decided_at, self._limits, facts)
         last = checks[-1]
         result = _RESULT_OF_HOLD[last.hold] if last.hold else Result.REFUSED
         return Verdict(Result.PLACED if last.passed else result, last.refusal or "", decision, checks)
 
-    def _situation(self, symbol: str, replaced: Trade | None, now: datetime) -> Situation:
-        control, view = current_control(self._db), self._view
+    def _situation(self, symbol: str, control: Control, replaced: Trade | None, now: datetime) -> Situation:
+        view = self._view
         return Situation(
             now, control.state, control.reason, view.account, view.assets.get(symbol), (view.trades or {}).get(symbol),
             self.book, self._day_pnl, priced=view.trades is not None, market_open=view.is_open,

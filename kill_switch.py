@@ -48,7 +48,7 @@ class Control:
 
 def current_control(db: TradingDB) -> Control:
     """Return what is in force now. Raises DatabaseError."""
-    rows = db.execute_query(READ_CONTROL)
+    rows = db.execute_prepared(READ_CONTROL, {})
     return Control(**rows[0] | {"state": TradingState(rows[0]["state"])}) if rows else Control()
 
 

@@ -290,7 +290,7 @@ def claim_trade(db: TradingDB, trade: Trade) -> bool:
 
 def take_back(db: TradingDB, order_id: int, now: datetime) -> bool:
     """End an order that was never sent, in the open transaction; False when it was sent, or is being sent."""
-    unsent = bool(lock_if_unsent(db, order_id))
+    unsent = lock_if_unsent(db, order_id)
     if unsent:
         set_status(db, order_id, OrderStatus.CANCELLED, now)
     return unsent

@@ -54,7 +54,6 @@ from order_records import (
     count_missed_lookup,
     last_submitted,
     load_group,
-    lock_if_unsent,
     set_status,
     unsettled,
 )
@@ -66,9 +65,13 @@ PENDING_CANCEL = "pending_cancel"
 CANCEL_POLLS = 20
 CANCEL_POLL_SECONDS = 0.5
 LOOKUPS_BEFORE_NOT_PLACED = 2
+ALERTS_OF_ROW = AlertKind.DECISION_ROW_NOT_MARKED, AlertKind.DECISION_LEFT_ALONE
 OUTCOME_OF_ENTRY = """
 SELECT orders.order_type, orders.alpaca_order_id, orders.trade_journal_id, decision.status, decision.status_reason,
-       decision.analysis_row_key
+       decision.analysis_row_key,
+       EXISTS (SELECT 1 FROM audit.alerts alert
+               WHERE alert.kind = ANY(%(kinds)s) AND alert.subject = decision.analysis_row_key
+                 AND alert.resolved_at IS NULL) AS alerted
 FROM order_execution orders JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
 WHERE orders.id = %(id)s
 """
@@ -105,10 +108,9 @@ class OrderDesk:
         """
         self._broker.wait_for_room()
         with self._db.transaction():
-            unsent = lock_if_unsent(self._db, order_id)
-            if not unsent:
+            order, *legs = load_group(self._db, order_id, lock=True)
+            if order["order_status"] != OrderStatus.INTENDED:
                 return None
-            order, *legs = unsent
             if order["order_type"] == OrderRole.ENTRY and not entries_allowed(self._db):
                 return None
             request = self._broker.order_request(order_body(order, legs))
@@ -116,6 +118,8 @@ class OrderDesk:
             ids = {row["id"]: row["client_order_id"] for row in (order, *legs)}
             said = self._payload_of(request)
             execution_ids = record_attempt(self._db, order["trade_decision_id"], ids, said, submitted_at)
+            if not execution_ids:
+                return None
         reply = self._send_unless_late(request, submitted_at)
         with self._db.transaction():
             self._record_answer(execution_ids, reply)
@@ -137,7 +141,7 @@ class OrderDesk:
         Our own books come first: a row that is gone, locked or guarded by a trigger is an alert, and a later pass of
         the executor marks it. Raises DatabaseError when the alert cannot be written either.
         """
-        found = self._db.execute_query(OUTCOME_OF_ENTRY, {"id": order_id})
+        found = self._db.execute_prepared(OUTCOME_OF_ENTRY, {"id": order_id, "kinds": list(ALERTS_OF_ROW)})
         if not found:
             words = f"order {order_id} or its decision is gone from the books, so no row can be marked"
             now = self._clock.now()
@@ -150,27 +154,30 @@ class OrderDesk:
         if row_key is None or outcome["order_type"] != OrderRole.ENTRY or not (placed or over):
             return
         if placed:
-            self.mark_done(row_key, order_id_heard, outcome["trade_journal_id"])
+            self.mark_done(row_key, order_id_heard, outcome["trade_journal_id"], outcome["alerted"])
         else:
             self.mark_refused(row_key, outcome["status_reason"])
 
-    def mark_done(self, row_key: str, alpaca_order_id: str | None, journal_id: int) -> None:
-        """Write onto a row of analysis_decision which order and trade it came to; what hinders that is an alert."""
-        self._mark(row_key, lambda now: self._analysis.mark_placed(row_key, alpaca_order_id, journal_id, now))
+    def mark_done(self, row_key: str, alpaca_order_id: str | None, journal_id: int, alerted: bool = True) -> None:
+        """Write onto a row of analysis_decision which order and trade it came to; what hinders that is an alert.
+
+        `alerted` is False where no such alert can be open.
+        """
+        self._mark(row_key, lambda now: self._analysis.mark_placed(row_key, alpaca_order_id, journal_id, now), alerted)
 
     def mark_refused(self, row_key: str, reason: str) -> None:
         """Write onto a row of analysis_decision why it was not carried out; what hinders that is an alert."""
         self._mark(row_key, lambda now: self._analysis.mark_refused(row_key, reason, now))
 
-    def _mark(self, row_key: str, write: Callable[[datetime], bool]) -> None:
+    def _mark(self, row_key: str, write: Callable[[datetime], bool], alerted: bool = True) -> None:
         now = self._clock.now()
         try:
             problem = None if write(now) else "it is gone"
         except DatabaseError as error:
             problem = str(error)
         if problem is None:
-            over = AlertKind.DECISION_ROW_NOT_MARKED, AlertKind.DECISION_LEFT_ALONE
-            resolve_alerts(self._db, over, (row_key,), now)
+            if alerted:
+                resolve_alerts(self._db, ALERTS_OF_ROW, (row_key,), now)
             return
         message = f"row {row_key} of analysis_decision was not marked: {problem}"
         raise_alert(self._db, AlertLevel.WARNING, AlertKind.DECISION_ROW_NOT_MARKED, row_key, message, now)

@@ -18,7 +18,7 @@ from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action
 from decision_review import LONGEST_ID, DecisionReview, Result, Verdict, decision_of
-from kill_switch import TradingState, current_control, entries_allowed
+from kill_switch import Control, TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
 from order_changes import (
     OrderChanges,
@@ -197,7 +197,7 @@ class OrderExecutor:
             return _left(row, *self._wait)
         try:
             with self._db.transaction():
-                verdict, claimed = self._claim(row)
+                verdict, claimed = self._claim(row, control)
         except DatabaseError as error:
             return self._handle_unstorable(row, error)
         if claimed is not None and verdict.decision is not None:
@@ -230,13 +230,13 @@ class OrderExecutor:
             self._leave_alone(f"of order {order_id}", error)
             return Result.WAITING
 
-    def _claim(self, seen: AnalysisRow) -> tuple[Verdict, int | None]:
+    def _claim(self, seen: AnalysisRow, control: Control) -> tuple[Verdict, int | None]:
         """Write down what is to be done; the id is of the order to send, or of the change to go on with."""
         row = self._analysis.lock(seen.row_key)
         if row is None or row != seen:
             return Verdict(Result.WAITING, "the row changed while it was looked at, or another process has it"), None
-        self._db.execute_query(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
-        verdict = self._review.judge(row)
+        self._db.execute_prepared(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
+        verdict = self._review.judge(row, control)
         if verdict.result is Result.PLACED and verdict.target is None:
             return verdict, self.handle_new_trade(row, verdict)
         if verdict.result is Result.PLACED and verdict.target is not None:
@@ -257,7 +257,7 @@ class OrderExecutor:
 
     def _write_decision(self, row: AnalysisRow, verdict: Verdict) -> int:
         now = self._clock.now()
-        decision_id = create_decision(self._db, _new_decision(row, verdict), now)
+        decision_id = create_decision(self._db, new_decision(row, verdict), now)
         record_checks(self._db, decision_id, verdict.checks, now)
         return decision_id
 
@@ -351,7 +351,7 @@ class OrderExecutor:
 
     def _preview(self, row: AnalysisRow, number: int) -> str | None:
         """Say what would become of a row; what would be sent counts for the next one, under this number."""
-        verdict = self._review.judge(row)
+        verdict = self._review.judge(row, current_control(self._db))
         if verdict.result is Result.UNTOUCHED:
             return None
         if verdict.result is Result.REFUSED:
@@ -414,7 +414,7 @@ def _nothing_to_do(options: argparse.Namespace) -> str:
     return f"No approved decisions are waiting.{hint}"
 
 
-def _new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
+def new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
     """Return the decision to record; a verdict without one is about a text that could not be read."""
     decision, target = verdict.decision, verdict.target
     trade = decision.trade if decision else None

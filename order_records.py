@@ -202,19 +202,19 @@ def load_group(db: TradingDB, order_id: int, lock: bool = False) -> list[Row]:
 
     Raises DatabaseError, also when the order or its trade is gone.
     """
-    rows = db.execute_query(LOCK_GROUP if lock else LOAD_GROUP, {"id": order_id})
+    rows = db.execute_prepared(LOCK_GROUP if lock else LOAD_GROUP, {"id": order_id})
     if not rows or rows[0]["id"] != order_id:
         raise DatabaseError(f"order {order_id} or its trade is gone from the books", NO_DATA)
     return rows
 
 
-def lock_if_unsent(db: TradingDB, order_id: int) -> list[Row]:
-    """Lock an intended order and its leg in the open transaction; none when it was sent, or is being sent.
+def lock_if_unsent(db: TradingDB, order_id: int) -> bool:
+    """Lock an intended order and its leg in the open transaction; False when it was sent, or is being sent.
 
     Raises DatabaseError, also when the order or its trade is gone.
     """
-    rows = load_group(db, order_id, lock=True)
-    return rows if db.execute_query(UNSENT, {"id": order_id}) else []
+    load_group(db, order_id, lock=True)
+    return bool(db.execute_query(UNSENT, {"id": order_id}))
 
 
 def unsettled(db: TradingDB, now: datetime) -> list[Row]:
@@ -262,7 +262,7 @@ def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> di
     for change in changes:
         _alert_on_strange_word(db, change, now)
     changed = [_changed_row(change, now) for change in changes]
-    taken = {row["id"] for row in db.execute_query(APPLY_CHANGES, {
+    taken = {row["id"] for row in db.execute_prepared(APPLY_CHANGES, {
         "ids": [row["id"] for row in changed], "old_statuses": [change.row["order_status"] for change in changes],
         "new_statuses": [row["order_status"] for row in changed],
         "broker_statuses": [row["broker_status"] for row in changed],

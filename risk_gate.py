@@ -44,7 +44,9 @@ FURTHEST_AHEAD = timedelta(hours=24)
 
 RECORD_CHECKS = """
 INSERT INTO audit.risk_checks (trade_decision_id, check_name, limit_value, observed_value, passed, checked_at)
-VALUES %s
+SELECT %(trade_decision_id)s, made.name, made.limit_value, made.observed, made.passed, %(now)s
+FROM unnest(%(names)s::text[], %(limits)s::text[], %(observed)s::text[], %(passed)s::boolean[])
+     AS made (name, limit_value, observed, passed)
 """
 
 
@@ -80,9 +82,11 @@ def check_trade(
 
 def record_checks(db: TradingDB, trade_decision_id: int, checks: list[RiskCheck], now: datetime) -> None:
     """Write the checks of a decision. Raises DatabaseError."""
-    db.execute_values(RECORD_CHECKS, [
-        (trade_decision_id, check.name, check.limit, check.observed, check.passed, now) for check in checks
-    ])
+    db.execute_prepared(RECORD_CHECKS, {
+        "trade_decision_id": trade_decision_id, "names": [check.name for check in checks],
+        "limits": [check.limit for check in checks], "observed": [check.observed for check in checks],
+        "passed": [check.passed for check in checks], "now": now,
+    })
 
 
 def check_age(limits: Limits, decided_at: datetime | None, now: datetime) -> RiskCheck:

@@ -44,7 +44,7 @@ def load_history(db: TradingDB, row: AnalysisRow, changes: bool) -> list[Row]:
     For one that changes an order only its own text counts of the row itself: n8n may turn the row of an order into the
     one that cancels or amends it.
     """
-    history = db.execute_query(HISTORY, {"analysis_id": row.analysis_id, "row_key": row.row_key})
+    history = db.execute_prepared(HISTORY, {"analysis_id": row.analysis_id, "row_key": row.row_key})
     newest = next((entry for entry in reversed(history) if _is_own(entry, row)), None)
     for entry in history:
         entry["superseded"] = newest is not None and _is_own(entry, row) and not _same_text(newest, row)

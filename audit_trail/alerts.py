@@ -89,6 +89,6 @@ def raise_alert(
 def resolve_alerts(db: TradingDB, kinds: Sequence[AlertKind], subjects: Sequence[str], now: datetime) -> None:
     """Close the open alerts of these kinds about these subjects. Raises DatabaseError."""
     if kinds and subjects:
-        db.execute_update(RESOLVE_ALERTS, {
+        db.execute_prepared(RESOLVE_ALERTS, {
             "kinds": [str(kind) for kind in kinds], "subjects": list(subjects), "now": now,
         })

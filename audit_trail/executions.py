@@ -15,7 +15,10 @@ from order_life import ExecutionStatus
 RECORD_ATTEMPT = """
 WITH request AS (
     INSERT INTO audit.api_payloads (type, payload, source, captured_at, sha256, byte_length)
-    VALUES ('ApiRequest', %(payload)s::json, 'alpaca', %(now)s, %(sha256)s, %(byte_length)s)
+    SELECT 'ApiRequest', %(payload)s::json, 'alpaca', %(now)s, %(sha256)s, %(byte_length)s
+    WHERE NOT EXISTS (SELECT 1 FROM audit.trade_executions under_way
+                      WHERE under_way.order_execution_id = ANY(%(order_ids)s::bigint[])
+                        AND under_way.status = 'submitted')
     RETURNING id
 )
 INSERT INTO audit.trade_executions (
@@ -75,7 +78,10 @@ class OrderState:
 def record_attempt(
     db: TradingDB, trade_decision_id: int, orders: Mapping[int, str], request: Payload, now: datetime,
 ) -> list[int]:
-    """Write the request and one `submitted` row for each order (id -> client order id); return the rows' ids."""
+    """Write the request and one `submitted` row for each order (id -> client order id); return the rows' ids.
+
+    None are written while an attempt at one of them is under way. Raises DatabaseError.
+    """
     rows = db.execute_prepared(RECORD_ATTEMPT, {
         "trade_decision_id": trade_decision_id, "order_ids": list(orders), "client_order_ids": list(orders.values()),
         "payload": request.kept, "sha256": request.sha256, "byte_length": request.byte_length, "now": now,
@@ -101,7 +107,7 @@ def record_order_states(db: TradingDB, states: Sequence[OrderState], now: dateti
     """Bring the execution rows of these orders up to date in one statement. Raises DatabaseError."""
     if not states:
         return
-    db.execute_update(RECORD_ORDER_STATE, {
+    db.execute_prepared(RECORD_ORDER_STATE, {
         "order_ids": [state.order_id for state in states],
         "statuses": [str(state.status) for state in states],
         "alpaca_order_ids": [state.alpaca_order_id for state in states],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from decision.strict_json import DecisionError, JsonObject, read_document, shown
@@ -97,6 +97,7 @@ class Decision:
     trade: NewTrade | None
 
 
+@lru_cache(maxsize=256)  # a pass asks more than once what each of its rows means
 def parse_decision(text: str | None, ticker: str | None) -> Decision:
     """Read the exact text of a "Decision" column beside its row's "Ticker".
 

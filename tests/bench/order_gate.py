@@ -14,49 +14,40 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import psycopg2
 import requests
 from psycopg2 import sql
 
-from alpaca_client import Broker
-from analysis_rows import AnalysisRow
+from alpaca_client import Broker, get_trading_client
+from analysis_rows import AnalysisRow, AnalysisRows
+from audit_trail import create_decision
 from clock import SystemClock
-from config import PROJECT_ROOT, load_settings
+from config import PROJECT_ROOT, Settings, load_settings
 from db_layer import Parameters, Row, TradingDB
-from decision_review import Result
-from order_executor import OrderExecutor
+from decision import Decision, parse_decision
+from decision_review import Result, Verdict
+from order_changes import add_entry, order_name
+from order_executor import OrderExecutor, new_decision
+from order_life import decimal_text
 from pass_log import PassLog
 from tests.bench.monitor_pass import BenchError, Measure, fresh_copy
 
-ROUNDS = 5
-ORDERS = 30  # a round, after as many that are not timed in the first
+ROUNDS = 6
+ORDERS = 25  # a round on each side; the first is not timed
 SYMBOLS = 10
 GENEROUS = {
     "MAX_SYMBOL_EXPOSURE": "1000000000", "MAX_GROSS_EXPOSURE": "1000000000", "MAX_DAILY_LOSS": "1000000000",
     "MAX_OPEN_POSITIONS": "100000", "MAX_ORDERS_PER_DAY": "1000000", "MAX_SYMBOL_ORDERS_PER_DAY": "1000000",
     "MAX_ORDERS_PER_MINUTE": "1000000",
 }
-WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|EXECUTE)\b")
+WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b")
 
 ADD_DECISION = """
 INSERT INTO analysis_decision ("Analysis_Id", "Date_time", "Ticker", "Decision", "Approve")
 VALUES (%(id)s, %(at)s, %(symbol)s, %(decision)s, true)
 """
-# The same order without gate and protocol: sent, written down in one transaction, and its row marked.
-PREPARE = """
-SET search_path = public, audit;
-PREPARE journal (text, text, text, numeric, timestamptz) AS
-INSERT INTO trade_journal (trade_id, symbol, side, trade_style, status, initial_analysis_id, planned_entry,
-                           planned_stop_loss, planned_qty, created_at, updated_at)
-VALUES ($1, $2, 'buy', 'TREND', 'ORDERED', $3, $4, 1, 1, $5, $5) RETURNING id;
-PREPARE placed (bigint, text, text, text, numeric, timestamptz) AS
-INSERT INTO order_execution (trade_journal_id, trade_decision_id, analysis_decision_id, alpaca_order_id,
-                             client_order_id, order_type, side, order_status, time_in_force, qty, limit_price,
-                             created_at, updated_at)
-VALUES ($1, 0, $2, $3, $4, 'ENTRY', 'buy', 'pending', 'day', 1, $5, $6, $6);
-PREPARE mark (text, text, bigint) AS
-UPDATE analysis_decision SET executed = true, existing_order_id = $2, existing_trade_journal_id = $3
-WHERE "Analysis_Id" = $1;
+HEARD = """
+UPDATE order_execution SET order_status = 'pending', broker_status = %(status)s, alpaca_order_id = %(order_id)s
+WHERE id = %(id)s RETURNING trade_journal_id
 """
 
 
@@ -72,8 +63,8 @@ class CountingDB(TradingDB):
     def _run(self, statement: str | sql.Composable, parameters: Parameters) -> tuple[list[Row], int]:
         rows, count = super()._run(statement, parameters)
         if not self._in_transaction and count > 0:
-            text = statement if isinstance(statement, str) else statement.as_string(self._connection)
-            self.commits += bool(WRITES.search(text))
+            prepared = {call: text for text, call in self._prepared.items()}
+            self.commits += bool(WRITES.search(prepared.get(str(statement), str(statement))))
         return rows, count
 
 
@@ -107,78 +98,64 @@ def measure(parameters: Mapping[str, Any]) -> list[Measure]:
         database = dict(parameters) | {"dbname": fresh_copy(admin)}
         logging.disable(logging.WARNING)
         settings = load_settings(True, GENEROUS | {"ALPACA_BASE_URL": url})
-        with CountingDB(config=database) as db, closing(Bare(database, url)) as bare:
-            seconds: list[float] = []
-            commits: list[int] = []
+        with CountingDB(config=database) as db, closing(Bare(db, settings)) as bare:
+            gated = TimedExecutor(db, broker=Broker(settings.alpaca), clock=SystemClock(), settings=settings)
             for number in range(-1, ROUNDS):
-                started = len(bare.seconds)
-                if number % 2:
-                    bare.send(number)
-                decide(db, number)
-                executor = TimedExecutor(
-                    db, broker=Broker(settings.alpaca), clock=SystemClock(), settings=settings,
-                )
-                executor.run()
-                if not number % 2:
-                    bare.send(number)
+                # Who goes first changes, so that neither side always finds the machine warmed up by the other.
+                for kind in ("bare", "gated") if number % 2 else ("gated", "bare"):
+                    decide(db, kind, number)
+                    (bare if kind == "bare" else gated).run()
                 if number < 0:
-                    del bare.seconds[started:]
-                else:
-                    seconds += executor.seconds
-                    commits += executor.commits
+                    for side in (bare, gated):
+                        side.seconds.clear()
+                        side.commits.clear()
         logging.disable(logging.NOTSET)
-    ours, floor = median(seconds) * 1000, median(bare.seconds) * 1000
+    ours, floor = median(gated.seconds) * 1000, median(bare.seconds) * 1000
     return [
-        Measure("commits added", max(commits) - bare.COMMITS, 2),
+        Measure("commits added", max(gated.commits) - min(bare.commits), 2),
         Measure("time added at p50, ms", ours - floor, 5, 2),
-        Measure("commits of an order", max(commits)),
+        Measure("commits of an order", max(gated.commits)),
         Measure("an order at p50, ms", ours, None, 2),
         Measure("without gate and protocol, ms", floor, None, 2),
     ]
 
 
 class Bare:
-    """Sends an order and writes down what came of it, and nothing else."""
+    """Sends the same orders without gate and protocol, and writes them down when the answer is there."""
 
-    COMMITS = 2
-
-    def __init__(self, database: Mapping[str, Any], url: str) -> None:
-        self._connection = psycopg2.connect(**database)
-        self._cursor = self._connection.cursor()
-        self._cursor.execute(PREPARE)
-        self._connection.commit()
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.headers.update({"APCA-API-KEY-ID": "bench", "APCA-API-SECRET-KEY": "bench"})
-        self._url = f"{url}/v2/orders"
+    def __init__(self, db: CountingDB, settings: Settings) -> None:
+        self._db = db
+        self._client = get_trading_client(settings.alpaca)
+        self._analysis = AnalysisRows(db, settings.analysis_timezone)
         self.seconds: list[float] = []
+        self.commits: list[int] = []
 
     def close(self) -> None:
-        self._session.close()
-        self._connection.close()
+        self._client._session.close()
 
-    def send(self, number: int) -> None:
-        """Send a round of orders."""
-        for name, symbol, price in orders(f"bare{number}"):
-            started = perf_counter()
-            self._order(name, symbol, price)
+    def run(self) -> None:
+        """Send what is approved."""
+        rows = self._analysis.candidates()
+        decisions = [parse_decision(row.text, row.ticker) for row in rows]  # as a pass does for what it asks the broker
+        for row, decision in zip(rows, decisions, strict=True):
+            commits, started = self._db.commits, perf_counter()
+            self._order(row, decision)
             self.seconds.append(perf_counter() - started)
+            self.commits.append(self._db.commits - commits)
 
-    def _order(self, name: str, symbol: str, price: str) -> None:
-        now = SystemClock().now()
-        answer = self._session.post(self._url, json={
-            "symbol": symbol, "qty": "1", "side": "buy", "type": "limit", "limit_price": price,
-            "time_in_force": "day", "client_order_id": name,
+    def _order(self, row: AnalysisRow, decision: Decision) -> None:
+        name, trade, now = order_name(row.text_sha256, row.row_key), decision.trade, SystemClock().now()
+        answer = self._client.post("/orders", {
+            "symbol": decision.symbol, "qty": decimal_text(trade.qty), "side": trade.side, "type": "limit",
+            "limit_price": decimal_text(trade.limit_price), "time_in_force": trade.time_in_force,
+            "client_order_id": f"{name}-e",
         })
-        order_id = answer.json()["id"]
-        cursor = self._cursor
-        cursor.execute("EXECUTE journal (%s, %s, %s, %s, %s)", (name, symbol, name, price, now))
-        journal_id = cursor.fetchone()[0]
-        placed = (journal_id, name, order_id, name, price, now)
-        cursor.execute("EXECUTE placed (%s, %s, %s, %s, %s, %s)", placed)
-        self._connection.commit()
-        cursor.execute("EXECUTE mark (%s, %s, %s)", (name, order_id, journal_id))
-        self._connection.commit()
+        with self._db.transaction():
+            decision_id = create_decision(self._db, new_decision(row, Verdict(Result.PLACED, decision=decision)), now)
+            order_id = add_entry(self._db, name, decision.symbol, trade, row.analysis_id, decision_id, now)
+            heard = {"id": order_id, "order_id": answer["id"], "status": answer["status"]}
+            journal_id = self._db.execute_prepared(HEARD, heard)[0]["trade_journal_id"]
+        self._analysis.mark_placed(row.row_key, answer["id"], journal_id, now)
 
 
 def orders(kind: str) -> Iterator[tuple[str, str, str]]:
@@ -187,14 +164,15 @@ def orders(kind: str) -> Iterator[tuple[str, str, str]]:
         yield f"{kind}-{number}", f"GATE{'ABCDEFGHIJ'[number % SYMBOLS]}", f"{50 + number / 100:.2f}"
 
 
-def decide(db: TradingDB, number: int) -> None:
+def decide(db: TradingDB, kind: str, number: int) -> None:
     """Write a round's decisions."""
     now = SystemClock().now().replace(tzinfo=None)
     with db.transaction():
-        for place, (name, symbol, price) in enumerate(orders(f"ours{number}")):
+        for place, (name, symbol, price) in enumerate(orders(f"{kind}{number}")):
             decision = {
                 "symbol": symbol, "primary_action": "NEW_TRADE", "trade_style": "TREND",
-                "qty": number + 3, "entry_price": float(price), "stop_loss": 40,  # never as many as without the gate
+                "qty": number + 3 if kind == "gated" else 1,  # never as many as another: no repetition
+                "entry_price": float(price), "stop_loss": 40,
             }
             db.execute_update(ADD_DECISION, {
                 "id": name, "at": now - timedelta(minutes=5) + timedelta(seconds=place), "symbol": symbol,
@@ -206,6 +184,7 @@ def decide(db: TradingDB, number: int) -> None:
 def paper_broker() -> Iterator[str]:
     """Run the paper broker for the block, always open, with a price for each symbol, and give its URL."""
     command = [sys.executable, "-m", "paper_broker", "--hours", "always", "--cash", "1000000000"]
+    command += ["--rate-limit", "1000000"]  # waiting for room is neither the gate nor the protocol
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""

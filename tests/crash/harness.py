@@ -19,6 +19,7 @@ from typing import Any
 from psycopg2 import sql
 
 from alpaca_client import Broker
+from audit_trail.calls import RECORD_READS
 from config import AlpacaSettings
 from db_layer import TABLES, TradingDB
 from order_life import decimal_text
@@ -27,7 +28,7 @@ from tests.flow.world import START, Killed, SharedClock, World
 from tests.property.books import Books, differences
 
 ROUNDS = 8
-WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b|^EXECUTE\b")
+WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE)\b")
 MESSAGES = ("POST", "PATCH", "DELETE")
 REFUSALS = (400, 401, 403, 404, 409, 422)
 # Between two cases all tables are emptied, whatever guards them against it.
@@ -114,10 +115,12 @@ class MortalDB(TradingDB):
         return self._in_transaction
 
     def _run(self, statement: Any, parameters: Any) -> Any:
-        if self._in_transaction or not WRITES.search(str(statement)) or str(statement).startswith("PREPARE"):
+        prepared = {call: text for text, call in self._prepared.items()}
+        text = prepared.get(str(statement), str(statement))
+        if self._in_transaction or not WRITES.search(text) or text.startswith("PREPARE"):
             return super()._run(statement, parameters)
-        read = str(statement).startswith("EXECUTE")
-        self.effects.about_to("COMMIT of a read" if read else f"COMMIT of {' '.join(str(statement).split())[:60]}")
+        read = text == RECORD_READS
+        self.effects.about_to("COMMIT of a read" if read else f"COMMIT of {' '.join(text.split())[:60]}")
         rows, count = super()._run(statement, parameters)
         if read or not count:
             self.effects.note_idle()

@@ -218,10 +218,16 @@ def test_two_orders_may_go_out_with_one_request(db: TradingDB) -> None:
     assert len({row["api_response_payload_id"] for row in executions(db)}) == 1
 
 
-def test_attempts_are_numbered_by_client_order_id(db: TradingDB) -> None:
-    attempt(db, {11: "c11", 12: "c12"})
+def test_nothing_is_written_while_an_attempt_at_one_of_the_orders_is_under_way(db: TradingDB) -> None:
     attempt(db, {11: "c11"})
-    attempt(db, {11: "c11", 12: "c12"})
+    assert attempt(db, {11: "c11", 12: "c12"}) == []
+    assert len(executions(db)) == len(db.query("api_payloads")) == 1
+
+
+def test_attempts_are_numbered_by_client_order_id(db: TradingDB) -> None:
+    for orders in ({11: "c11", 12: "c12"}, {11: "c11"}, {11: "c11", 12: "c12"}):
+        ids = attempt(db, orders)
+        record_answer(db, ids, ExecutionStatus.NOT_PLACED, heard(), LATER)
     numbers = [(row["client_order_id"], row["attempt_number"]) for row in executions(db)]
     assert numbers == [("c11", 1), ("c12", 1), ("c11", 2), ("c11", 3), ("c12", 2)]
 

@@ -469,3 +469,20 @@ def test_rows_of_others_are_seen_at_once(db: TradingDB, database: dict[str, Any]
 def test_a_list_arrives_as_it_was(db: TradingDB, kind: str, values: list[Any]) -> None:
     rows = db.execute_query(f"SELECT value FROM unnest(%(values)s::{kind}[]) AS value", {"values": values})
     assert [row["value"] for row in rows] == values
+
+
+def test_a_prepared_statement_is_prepared_anew_after_its_table_got_a_column(db: TradingDB) -> None:
+    statement = "SELECT * FROM job_runs WHERE id = %(id)s"
+    assert db.execute_prepared(statement, {"id": 1}) == []
+    db.execute_update("ALTER TABLE audit.job_runs ADD extra integer")
+    with pytest.raises(DatabaseError, match="cached plan"):
+        db.execute_prepared(statement, {"id": 1})
+    assert db.execute_prepared(statement, {"id": 1}) == []
+
+
+def test_a_transaction_without_a_statement_asks_nothing_of_the_server(db: TradingDB) -> None:
+    with db.transaction():
+        pass
+    with pytest.raises(KeyError), db.transaction():
+        raise KeyError
+    assert db.execute_query("SELECT 1 AS one FROM pg_stat_activity WHERE state LIKE 'idle in%'") == []

@@ -141,8 +141,13 @@ def test_a_connection_lost_while_it_holds_a_lock_is_not_replaced(
 
 
 def test_a_connection_lost_inside_a_transaction_takes_the_lock_with_it(db: TradingDB, monitor: TradingDB) -> None:
-    with hold_account(monitor):
-        with pytest.raises(DatabaseError), monitor.transaction():
+    def lose_it() -> None:
+        with monitor.transaction():
+            monitor.execute_query("SELECT 1")
             db.execute_query(END, {"name": "order_monitor"})
+
+    with hold_account(monitor):
+        with pytest.raises(DatabaseError):
+            lose_it()
         with pytest.raises(DatabaseError, match="and with it the lock"):
             monitor.execute_query("SELECT 1")

@@ -65,6 +65,8 @@ MUTANTS = (
     Mutant(
         "the request is committed after it was sent", "order_desk.py",
         "            execution_ids = record_attempt(self._db, order[\"trade_decision_id\"], ids, said, submitted_at)\n"
+        "            if not execution_ids:\n"
+        "                return None\n"
         "        reply = self._send_unless_late(request, submitted_at)\n"
         "        with self._db.transaction():\n",
         "        reply = self._send_unless_late(request, submitted_at)\n"
