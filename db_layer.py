@@ -58,6 +58,8 @@ SET_SEARCH_PATH = "SELECT set_config('search_path', quote_ident(%(schema)s) || '
 SCHEMA_EXISTS = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
 SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor schema'))"
 PING = "SELECT 1"
+BEGIN = b"BEGIN"
+BETWEEN_STATEMENTS = b";\n"
 PLAN_IS_STALE = "0A000"  # SQLSTATE; the columns of a table changed after the statement was prepared
 NO_DATA = "02000"  # SQLSTATE of rows that should be there and are not
 POOLED = (
@@ -102,7 +104,8 @@ class TradingDB:
         self.schema = schema or "public"
         self._application_name = application_name
         self._connection: psycopg2.extensions.connection | None = None
-        self._in_transaction = self._begin_first = False
+        self._in_transaction = False
+        self._ahead: list[bytes] = []  # what goes to the server together with the next statement
         self._prepared: dict[str, str] = {}
         self._inserts: dict[tuple[str, ...], str] = {}
         self._numbers = count(1)
@@ -131,7 +134,8 @@ class TradingDB:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
-        self._in_transaction = self._begin_first = False
+        self._in_transaction = False
+        self._ahead.clear()
         self._prepared.clear()
 
     def is_connected(self) -> bool:
@@ -156,17 +160,16 @@ class TradingDB:
         if self._in_transaction:
             raise DatabaseError("a transaction is already open on this connection")
         self.connect()
-        self._in_transaction = self._begin_first = True
+        self._in_transaction, self._ahead = True, [BEGIN]
         try:
             yield
+            if self._ahead != [BEGIN]:
+                self._commit()
         except BaseException:
             self._roll_back()
             raise
+        self._ahead.clear()
         self._in_transaction = False
-        if self._begin_first:
-            self._begin_first = False
-        else:
-            self._commit()
 
     def execute_query(self, statement: str | sql.Composable, parameters: Parameters = None) -> list[Row]:
         """Run a statement and return its rows. Raises DatabaseError."""
@@ -192,9 +195,22 @@ class TradingDB:
             rows, _ = self._run(self._prepared[statement], parameters)
         except DatabaseError as error:
             if error.sqlstate == PLAN_IS_STALE:
-                del self._prepared[statement]
+                self._prepared.clear()
             raise
         return rows
+
+    def execute_later(self, statement: str, parameters: Mapping[str, Any]) -> None:
+        """Run a prepared statement, of which nobody needs the rows, on one way with the transaction's next or its end.
+
+        What is wrong with it comes to light there. Raises DatabaseError.
+        """
+        if not self._in_transaction:
+            self.execute_prepared(statement, parameters)
+            return
+        if statement not in self._prepared:
+            self._prepared[statement] = self._prepare(statement)
+        with _translated_errors(), self._cursor() as cursor:
+            self._ahead.append(cursor.mogrify(self._prepared[statement], _with_array_literals(parameters)))
 
     def execute_values(self, statement: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run one statement whose `VALUES %s` is filled with all rows; return how many rows it touched."""
@@ -202,7 +218,10 @@ class TradingDB:
             return 0
         self.connect()
         with _translated_errors(), self._cursor() as cursor:
-            execute_values(cursor, self._begun(statement), rows, page_size=len(rows))
+            if self._ahead:
+                cursor.execute(BETWEEN_STATEMENTS.join(self._ahead))
+                self._ahead.clear()
+            execute_values(cursor, statement, rows, page_size=len(rows))
             return int(cursor.rowcount)
 
     def insert(self, table: str, values: Mapping[str, Any]) -> Any:
@@ -284,7 +303,7 @@ class TradingDB:
 
     def _run(self, statement: str | sql.Composable, parameters: Parameters) -> tuple[list[Row], int]:
         with _translated_errors(), self._cursor() as cursor:
-            cursor.execute(self._begun(statement), _with_array_literals(parameters))
+            self._send(cursor, statement, parameters)
             if cursor.description is None:
                 return [], cursor.rowcount
             names = [column.name for column in cursor.description]
@@ -294,12 +313,16 @@ class TradingDB:
                 rows += map(dict, map(zip, repeat(names), some))
             return rows, cursor.rowcount
 
-    def _begun(self, statement: str | sql.Composable) -> str | sql.Composable:
-        """Let the first statement of a transaction begin it: one way to the server and back less for each."""
-        if not self._begin_first:
-            return statement
-        self._begin_first = False
-        return f"BEGIN; {statement}" if isinstance(statement, str) else sql.SQL("BEGIN; ") + statement
+    def _send(
+        self, cursor: psycopg2.extensions.cursor, statement: str | sql.Composable, parameters: Parameters,
+    ) -> None:
+        parameters = _with_array_literals(parameters)
+        if self._ahead:
+            text = BETWEEN_STATEMENTS.join([*self._ahead, cursor.mogrify(statement, parameters)])
+            self._ahead.clear()
+            cursor.execute(text)
+        else:
+            cursor.execute(statement, parameters)
 
     def _prepare(self, statement: str) -> str:
         name = f"statement_{next(self._numbers)}"
@@ -310,15 +333,16 @@ class TradingDB:
 
     def _commit(self) -> None:
         with _translated_errors(), self._cursor() as cursor:
-            cursor.execute("COMMIT")
+            self._send(cursor, "COMMIT", None)
             # PostgreSQL answers COMMIT of a failed transaction with a silent ROLLBACK.
             if cursor.statusmessage != "COMMIT":
                 raise DatabaseError("the transaction was rolled back because a statement in it had failed")
 
     def _roll_back(self) -> None:
         self._in_transaction = False
-        if self._begin_first:
-            self._begin_first = False
+        not_begun = BEGIN in self._ahead
+        self._ahead.clear()
+        if not_begun:
             return
         try:
             self._run("ROLLBACK", None)

@@ -123,7 +123,7 @@ class OrderDesk:
         reply = self._send_unless_late(request, submitted_at)
         with self._db.transaction():
             self._record_answer(execution_ids, reply)
-            self._settle(order_id, reply)
+            self._settle([order, *legs], reply)
         self.mark(order_id)
         log.info("order sent", extra=_fields(order, reply))
         legs_missing = reply.outcome is Outcome.ACCEPTED and bool(legs) and not reply.order()["legs"]
@@ -294,24 +294,26 @@ class OrderDesk:
         words = f"not sent, because {slept.total_seconds():.0f} seconds went by since the request was written"
         return Reply(Outcome.NOT_SENT, None, {}, "", words, 0)
 
-    def _settle(self, order_id: int, reply: Reply) -> None:
-        now = self._clock.now()
-        rows = load_group(self._db, order_id, lock=True)
-        order = rows[0]
+    def _settle(self, rows: list[Row], reply: Reply) -> None:
+        now, order = self._clock.now(), rows[0]
         if reply.outcome is Outcome.ACCEPTED:
             changes = find_changes(rows, [reply.order()])
-            if OrderStatus(order["order_status"]) in ENDED:
-                self._alert_late_order(order, reply.order()["id"])
-            apply_changes(self._db, changes, now)
+            if len(apply_changes(self._db, changes, now)) < len(changes):
+                # Somebody who took this process for dead has moved the order meanwhile.
+                rows = load_group(self._db, order["id"], lock=True)
+                changes = find_changes(rows, [reply.order()])
+                if OrderStatus(rows[0]["order_status"]) in ENDED:
+                    self._alert_late_order(order, reply.order()["id"])
+                apply_changes(self._db, changes, now)
             self.news.alert_rejected(changes)
         elif reply.outcome is Outcome.REFUSED:
-            set_status(self._db, order_id, OrderStatus.REJECTED, now)
+            set_status(self._db, order["id"], OrderStatus.REJECTED, now)
             if order["order_type"] == OrderRole.ENTRY:
                 reason = f"the broker refused the order ({reply.error_code}): {reply.error_message}"
                 self._fail_entry(order, ExitReason.REJECTED, reason)
         else:
             unknown = reply.outcome is Outcome.UNKNOWN
-            set_status(self._db, order_id, OrderStatus.UNKNOWN if unknown else OrderStatus.INTENDED, now)
+            set_status(self._db, order["id"], OrderStatus.UNKNOWN if unknown else OrderStatus.INTENDED, now)
 
     def _alert_late_order(self, order: Row, alpaca_order_id: str) -> None:
         message = (

@@ -235,7 +235,7 @@ class OrderExecutor:
         row = self._analysis.lock(seen.row_key)
         if row is None or row != seen:
             return Verdict(Result.WAITING, "the row changed while it was looked at, or another process has it"), None
-        self._db.execute_prepared(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
+        self._db.execute_later(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
         verdict = self._review.judge(row, control)
         if verdict.result is Result.PLACED and verdict.target is None:
             return verdict, self.handle_new_trade(row, verdict)

@@ -82,7 +82,7 @@ def check_trade(
 
 def record_checks(db: TradingDB, trade_decision_id: int, checks: list[RiskCheck], now: datetime) -> None:
     """Write the checks of a decision. Raises DatabaseError."""
-    db.execute_prepared(RECORD_CHECKS, {
+    db.execute_later(RECORD_CHECKS, {
         "trade_decision_id": trade_decision_id, "names": [check.name for check in checks],
         "limits": [check.limit for check in checks], "observed": [check.observed for check in checks],
         "passed": [check.passed for check in checks], "now": now,

@@ -95,7 +95,7 @@ def record_answer(
     error_details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the answer, or the transport error, and what it proves about the attempts. Raises DatabaseError."""
-    db.execute_prepared(RECORD_ANSWER, {
+    db.execute_later(RECORD_ANSWER, {
         "execution_ids": list(execution_ids), "status": str(status), "http_status": http_status,
         "error_code": error_code, "error_message": error_message,
         "error_details": json.dumps(error_details, default=str) if error_details else None,
@@ -107,7 +107,7 @@ def record_order_states(db: TradingDB, states: Sequence[OrderState], now: dateti
     """Bring the execution rows of these orders up to date in one statement. Raises DatabaseError."""
     if not states:
         return
-    db.execute_prepared(RECORD_ORDER_STATE, {
+    db.execute_later(RECORD_ORDER_STATE, {
         "order_ids": [state.order_id for state in states],
         "statuses": [str(state.status) for state in states],
         "alpaca_order_ids": [state.alpaca_order_id for state in states],

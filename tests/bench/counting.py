@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from psycopg2.extensions import connection, cursor
 
+from db_layer import BETWEEN_STATEMENTS
+
 NOT_COUNTED = ("BEGIN", "COMMIT", "ROLLBACK")
 TURNS = ("SELECT PG_TRY_ADVISORY_LOCK(", "SELECT PG_ADVISORY_UNLOCK(")  # one of each a pass, whatever it finds
 
@@ -22,12 +24,13 @@ class Statement(NamedTuple):
 def counting_connection(statements: list[Statement]) -> type[connection]:
     """Return a `connection_factory` for psycopg2 that appends each statement to the list.
 
-    What opens and ends a transaction or a pass is left out. Several statements sent as one text count as one.
+    What opens and ends a transaction or a pass is left out. Statements that go on one way count each.
     """
     def note(text: str, started: float) -> None:
-        line = " ".join(text.split())
-        if line.upper() not in NOT_COUNTED and not line.upper().startswith(TURNS):
-            statements.append(Statement(line, perf_counter() - started))
+        for statement in text.split(BETWEEN_STATEMENTS.decode()):
+            line = " ".join(statement.split())
+            if line.upper() not in NOT_COUNTED and not line.upper().startswith(TURNS):
+                statements.append(Statement(line, perf_counter() - started))
 
     @cache
     def counting(factory: Any) -> Any:

@@ -486,3 +486,28 @@ def test_a_transaction_without_a_statement_asks_nothing_of_the_server(db: Tradin
     with pytest.raises(KeyError), db.transaction():
         raise KeyError
     assert db.execute_query("SELECT 1 AS one FROM pg_stat_activity WHERE state LIKE 'idle in%'") == []
+
+
+def test_what_goes_later_is_done_before_the_next_statement_of_its_transaction(db: TradingDB) -> None:
+    note = "INSERT INTO job_runs (job_name, status, due_at) VALUES (%(name)s, 'done', now())"
+    with db.transaction():
+        db.execute_later(note, {"name": "100 % {of} it"})
+        assert [row["job_name"] for row in db.query("job_runs")] == ["100 % {of} it"]
+        db.execute_later(note, {"name": "with the commit"})
+    assert [row["job_name"] for row in db.query("job_runs")] == ["100 % {of} it", "with the commit"]
+    db.execute_later(note, {"name": "without a transaction"})
+    assert len(db.query("job_runs")) == 3
+
+
+def test_what_fails_later_undoes_its_transaction(db: TradingDB) -> None:
+    with pytest.raises(DatabaseError, match="invalid input syntax"), db.transaction():
+        db.insert("job_runs", {"job_name": "kept?", "status": "done", "due_at": datetime.now(UTC)})
+        db.execute_later("SELECT %(number)s::integer", {"number": "none"})
+    assert db.query("job_runs") == []
+
+
+def test_what_was_to_go_later_is_gone_with_its_transaction(db: TradingDB) -> None:
+    with pytest.raises(KeyError), db.transaction():
+        db.execute_later("INSERT INTO job_runs (job_name, status) VALUES (%(name)s, 'done')", {"name": "never"})
+        raise KeyError
+    assert db.query("job_runs") == []

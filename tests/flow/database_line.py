@@ -46,7 +46,7 @@ class Line:
             self._answer(server, client)
             while True:
                 kind, rest = read_message(client)
-                if kind == b"Q" and rest.endswith(COMMIT) and len(rest) == 4 + len(COMMIT):
+                if kind == b"Q" and rest.endswith(COMMIT):
                     self._left -= 1
                     self.broken = self._left == 0
                 if not self.broken:
