@@ -92,8 +92,8 @@ class AccountSync:
         """Ask for working orders that the listing left out, one by one: absence says nothing about them."""
         absent = {
             row["id"]: row["client_order_id"] for row in rows
-            if row["order_status"] in WORKING and row["parent_order_id"] is None
-            and row["alpaca_order_id"] is not None and row["alpaca_order_id"] not in listed
+            if row["alpaca_order_id"] not in listed and row["alpaca_order_id"] is not None
+            and row["order_status"] in WORKING and row["parent_order_id"] is None
         }
         found.resolve_failures([row["client_order_id"] for row in rows if row["id"] not in absent])
         for order_id, name in absent.items():

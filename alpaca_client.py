@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from queue import SimpleQueue
@@ -34,6 +35,7 @@ from broker_answers import (
     checked_order,
     checked_position,
     checked_split,
+    has_id,
     holdings_by_symbol,
     last_trades,
     number,
@@ -41,7 +43,7 @@ from broker_answers import (
     rows_with_ids,
     same_order,
 )
-from broker_line import TOO_MANY_REQUESTS, Line, Outcome, Reply, Request, tame
+from broker_line import TOO_MANY_REQUESTS, Extract, Line, Outcome, Reply, Request, tame
 from clock import Clock, SystemClock
 from config import AlpacaSettings, load_settings
 
@@ -59,19 +61,18 @@ IsNews = Callable[[JsonObject], bool]
 
 
 class Recorder(Protocol):
-    """Is told reads with their answers before these are used, of a listing the ids of the orders that are news."""
+    """Is told reads with their answers before these are used."""
 
-    def __call__(self, exchanges: Sequence[Exchange], news: Container[str] | None = None) -> None: ...
+    def __call__(self, exchanges: Sequence[Exchange]) -> None: ...
 
 
 class Listing:
     """Orders that are being read: legs under their parents, oldest first."""
 
     def __init__(
-        self, pages: Iterator[list[JsonObject]], heard: list[Exchange], reader: ThreadPoolExecutor,
-        record: Callable[[Sequence[Exchange], Container[str] | None], None],
+        self, pages: Iterator[list[JsonObject]], heard: list[Exchange], reader: ThreadPoolExecutor, record: Recorder,
     ) -> None:
-        self._pages: SimpleQueue[list[JsonObject] | None] = SimpleQueue()
+        self._pages: SimpleQueue[tuple[int, list[JsonObject]] | None] = SimpleQueue()
         self._heard = heard
         self._record = record
         self._end = reader.submit(self._read, pages)
@@ -79,7 +80,7 @@ class Listing:
     def _read(self, pages: Iterator[list[JsonObject]]) -> None:
         try:
             for page in pages:
-                self._pages.put(page)
+                self._pages.put((len(self._heard) - 1, page))
         finally:
             self._pages.put(None)
 
@@ -89,19 +90,29 @@ class Listing:
         `is_news` is shown each row as it came; what it turns down is neither returned nor recorded. A row that makes no
         sense is left out, as if it had not been listed. Raises BrokerError.
         """
-        news: list[JsonObject] = []
+        news: set[str] = set()
         orders: list[JsonObject] = []
-        for page in iter(self._pages.get, None):
-            new = page if is_news is None else list(filter(is_news, page))
-            news += new
-            orders += readable(checked_order, new)
+        for place, page in iter(self._pages.get, None):
+            if is_news is not None:
+                page = list(filter(is_news, page))
+                news.update(row["id"] for row in page)
+                self._heard[place] = _extracted(self._heard[place], news)
+            orders += readable(checked_order, page)
         try:
             self._end.result()
         except BrokerError:
-            self._record(self._heard, None)
+            self._record([(request, replace(reply, extract=None)) for request, reply in self._heard])
             raise
-        self._record(self._heard, None if is_news is None else {row["id"] for row in news})
+        self._record(self._heard)
         return orders
+
+
+def _extracted(exchange: Exchange, news: Container[str]) -> Exchange:
+    """Let go of a page's rows but for the orders whose ids are `news`, and those that have no id."""
+    request, reply = exchange
+    kept = [row for row in reply.parsed if not has_id(row) or row["id"] in news]
+    extract = Extract(len(reply.parsed), json.dumps(kept, default=str))
+    return request, replace(reply, parsed=None, extract=extract)
 
 
 def get_trading_client(settings: AlpacaSettings | None = None) -> TradingClient:
@@ -366,6 +377,6 @@ class Broker:
             raise BrokerError(f"{request.method} {request.path} failed: {words}")
         return body
 
-    def _record(self, exchanges: Sequence[Exchange], news: Container[str] | None = None) -> None:
+    def _record(self, exchanges: Sequence[Exchange]) -> None:
         if self._recorder is not None and exchanges:
-            self._recorder(exchanges, news)
+            self._recorder(exchanges)

@@ -25,7 +25,7 @@ from clock import Clock
 from config import AlpacaSettings
 from log_setup import printable
 
-READ_CHUNK = 65536
+READ_CHUNK = 1_000_000  # most pages at one go: after each chunk the reading thread waits for its turn again
 LONGEST_ERROR = 500
 LONGEST_CODE = 60
 DUPLICATE_ID_WORDS = "client_order_id must be unique"
@@ -60,9 +60,17 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Extract:
+    """What a page of a listing comes to: how many rows it had, and those that were news as a JSON array."""
+
+    rows: int
+    news: str
+
+
+@dataclass(frozen=True)
 class Reply:
     """What came back: status and text of the answer, or the transport error in words; `parsed` is the text as JSON with
-    numbers as Decimal, or None."""
+    numbers as Decimal, or None. Of a page of a listing that was gone through, the extract takes its place."""
 
     outcome: Outcome
     http_status: int | None
@@ -71,6 +79,7 @@ class Reply:
     error: str | None
     duration_ms: int
     parsed: Json = field(default=None, repr=False)
+    extract: Extract | None = None
 
     def order(self) -> JsonObject:
         """Return the order of an accepted answer, its numbers as Decimal. Raises BrokerError when it is none."""

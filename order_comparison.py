@@ -53,10 +53,13 @@ def find_successors(rows: Iterable[Row], orders: Iterable[Heard]) -> list[Succes
 
     A listing may show the leg of an OCO only as it is now.
     """
+    successors = [member for order in orders for member in (order, *order["legs"]) if member.get("replaces")]
+    if not successors:
+        return []
     by_id = {row["alpaca_order_id"]: row for row in rows if row["alpaca_order_id"] is not None}
     found = []
-    for new in (member for order in orders for member in (order, *order["legs"])):
-        old = by_id.get(new.get("replaces"))
+    for new in successors:
+        old = by_id.get(new["replaces"])
         if old is not None and new["id"] not in by_id and replaces(old, new):
             found.append(Successor(old, new))
     return found

@@ -5,7 +5,7 @@ once, and the answer committed (Tx3) before anything is concluded from it. Sourc
 """
 
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -33,7 +33,6 @@ from audit_trail import (
     resolve_alerts,
     response_text,
 )
-from broker_answers import has_id
 from clock import Clock
 from db_layer import DatabaseError, Row, TradingDB
 from kill_switch import entries_allowed
@@ -355,19 +354,15 @@ class OrderDesk:
             error_details=body if isinstance(body, dict) else None,
         )
 
-    def record_reads(self, exchanges: Sequence[Exchange], news: Container[str] | None = None) -> None:
-        """Write down reads and their answers; the broker's door calls this before the answers are used.
-
-        Of a listing only the orders whose ids are `news`, or that have none, are kept, with the size of each page.
-        """
-        reads = [self._read_of(request, reply, news) for request, reply in exchanges]
+    def record_reads(self, exchanges: Sequence[Exchange]) -> None:
+        """Write down reads and their answers; the broker's door calls this before the answers are used."""
+        reads = [self._read_of(request, reply) for request, reply in exchanges]
         record_reads(self._db, SOURCE, reads, self._clock.now())
 
-    def _read_of(self, request: Request, reply: Reply, news: Container[str] | None) -> Read:
+    def _read_of(self, request: Request, reply: Reply) -> Read:
         remaining = reply.headers.get("X-RateLimit-Remaining", "")
-        if news is not None and reply.http_status == 200 and isinstance(reply.parsed, list):
-            new = [row for row in reply.parsed if not has_id(row) or row["id"] in news]
-            text = extract_text(reply.http_status, len(reply.parsed), new)
+        if reply.extract is not None and reply.http_status is not None:
+            text = extract_text(reply.http_status, reply.extract.rows, reply.extract.news)
         else:
             # Headers change with every answer; without them the same answer has the same digest and is stored once.
             text = response_text(reply.http_status, {}, reply.text or None, reply.error)

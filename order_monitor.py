@@ -20,7 +20,7 @@ from config import Settings
 from db_layer import DatabaseError, TradingDB
 from decision import TradeStyle
 from kill_switch import current_control
-from order_life import ENDED, ExitReason, JournalStatus, OrderStatus, decimal_text
+from order_life import ENDED, ExitReason, JournalStatus, decimal_text
 from order_records import LEFTOVERS
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
@@ -109,7 +109,7 @@ class OrderMonitor:
         """Cancel what still works at the broker for trades that are over. Raises DatabaseError."""
         for order in self._db.execute_query(LEFTOVERS):
             current = self._db.get_by_id("order_execution", order["id"])
-            if current is not None and OrderStatus(current["order_status"]) not in ENDED:
+            if current is not None and current["order_status"] not in ENDED:
                 self._found.tolerate(order["client_order_id"], partial(self._desk.cancel, order))
                 self._found.events[Event.CANCELLED] += 1
 

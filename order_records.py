@@ -42,7 +42,7 @@ SELECT LEAST((SELECT min(created_at) FROM order_execution
        - interval '4 days' AS since
 """
 LOAD_ORDERS = """
-WITH orders AS (
+WITH orders AS NOT MATERIALIZED (
     SELECT id, trade_journal_id, alpaca_order_id, client_order_id, order_type, side, order_status, broker_status,
            time_in_force, qty, limit_price, stop_price, filled_qty, filled_avg_price, filled_at, parent_order_id,
            exit_reason, created_at, updated_at

@@ -227,7 +227,7 @@ class Protection:
         if order["order_type"] == OrderRole.STOP_LOSS:
             return not self._target_is_due(trade)
         leg = trade.leg(order)
-        return leg is not None and OrderStatus(leg["order_status"]) not in ENDED
+        return leg is not None and leg["order_status"] not in ENDED
 
     def _target_is_due(self, trade: Trade) -> bool:
         """Tell whether a trade that got a stop alone may ask for its OCO again: another day, price within."""
@@ -321,7 +321,7 @@ class Protection:
     def _note_protected(self, trade: Trade) -> None:
         journal = trade.journal
         live = {
-            order["order_type"]: order for order in trade.exits if OrderStatus(order["order_status"]) not in ENDED
+            order["order_type"]: order for order in trade.exits if order["order_status"] not in ENDED
         }
         stop, target = live.get(OrderRole.STOP_LOSS, {}), live.get(OrderRole.TAKE_PROFIT, {})
         ids = stop.get("alpaca_order_id"), target.get("alpaca_order_id")

@@ -32,7 +32,7 @@ from clock import Clock
 from db_layer import Row, TradingDB
 from fill_records import fills_by_order
 from order_desk import OrderDesk
-from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, is_ratio_of_a_split, opposite
+from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, decimal_text, is_ratio_of_a_split, opposite
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from trade import Trade
 from trade_book import conclude, give_way, load_open_trades, load_trades, settle_estimates
@@ -216,7 +216,7 @@ class Reconciliation:
 
     def _close(self, trade: Trade) -> None:
         """Take away what still works for a trade without shares, then close it; else the order monitor goes on."""
-        working = [order for order in (*trade.exits, trade.entry) if OrderStatus(order["order_status"]) not in ENDED]
+        working = [order for order in (*trade.exits, trade.entry) if order["order_status"] not in ENDED]
         gone = [order["alpaca_order_id"] is not None and self._desk.cancel(order) for order in working]
         (trade,) = load_trades(self._db, [trade.id])
         if all(gone) and trade.held == 0:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from order_life import ENDED, AdjustmentKind, ExitReason, JournalStatus, OrderRole, OrderStatus
+from order_life import ENDED, AdjustmentKind, ExitReason, JournalStatus, OrderRole
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Trade:
 
     @property
     def entry_ended(self) -> bool:
-        return OrderStatus(self.entry["order_status"]) in ENDED
+        return self.entry["order_status"] in ENDED
 
     @property
     def _bought(self) -> Decimal:
@@ -120,7 +120,7 @@ class Trade:
     @property
     def exit_groups(self) -> list[dict[str, Any]]:
         """The exit orders not ended yet; an OCO counts as its target, unless that has ended and its stop has not."""
-        live = {order["id"]: order for order in self.exits if OrderStatus(order["order_status"]) not in ENDED}
+        live = {order["id"]: order for order in self.exits if order["order_status"] not in ENDED}
         return [order for order in live.values() if order["parent_order_id"] not in live]
 
     def leg(self, order: dict[str, Any]) -> dict[str, Any] | None:
@@ -130,7 +130,7 @@ class Trade:
 
 
 def _live_or_newest(orders: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return next((order for order in orders if OrderStatus(order["order_status"]) not in ENDED), orders[-1])
+    return next((order for order in orders if order["order_status"] not in ENDED), orders[-1])
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ GROUP BY moved.id HAVING sum(moved.qty) <> 0
 ORDER BY moved.id
 """
 
+OVER = frozenset({JournalStatus.CLOSED, JournalStatus.CANCELLED})
+
 FillsByOrder = Mapping[int, Sequence[Fill]]
 
 log = logging.getLogger("trade_book")
@@ -60,14 +62,15 @@ def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None =
     Raises DatabaseError. `rows` are the orders where they were read already. A position without an entry order, which
     somebody wrote by hand, is left out with an alert.
     """
+    rows = _listed_orders(db) if rows is None else rows
     orders: defaultdict[int, list[Row]] = defaultdict(list)
-    over, stirring = set(), set()
-    for row in _listed_orders(db) if rows is None else rows:
+    for row in rows:
         orders[row["trade_journal_id"]].append(row)
-        if row["journal_status"] in (JournalStatus.CLOSED, JournalStatus.CANCELLED):
-            over.add(row["trade_journal_id"])
-        elif row["filled_qty"] > 0 or row["order_status"] in ENDED or row["trade_style"] == TradeStyle.DAYTRADE:
-            stirring.add(row["trade_journal_id"])
+    over = {row["trade_journal_id"] for row in rows if row["journal_status"] in OVER}
+    stirring = {
+        row["trade_journal_id"] for row in rows
+        if row["order_status"] in ENDED or row["filled_qty"] or row["trade_style"] == TradeStyle.DAYTRADE
+    }
     adjustments = adjustments_by_trade(db)
     trades = []
     for journal in open_trades(db, stirring):

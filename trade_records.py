@@ -12,7 +12,11 @@ from order_life import JOURNAL_MOVES, JournalStatus, pairs
 from trade import Trade, TradeEnd
 
 TRADES = """
-SELECT journal.*, position.qty AS tracked_qty, position.stop_loss_order_id, position.take_profit_order_id
+SELECT journal.id, journal.trade_id, journal.symbol, journal.side, journal.trade_style, journal.status,
+       journal.initial_analysis_id, journal.trade_decision_id, journal.planned_stop_loss, journal.planned_take_profit,
+       journal.planned_qty, journal.actual_entry, journal.actual_qty, journal.current_stop_loss, journal.split_ratio,
+       journal.updated_at,
+       position.qty AS tracked_qty, position.stop_loss_order_id, position.take_profit_order_id
 FROM trade_journal journal LEFT JOIN position_tracking position ON position.trade_journal_id = journal.id
 """
 # An entry that rests with nothing filled needs nothing, and there can be thousands of them.

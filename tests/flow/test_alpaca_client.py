@@ -467,7 +467,7 @@ def test_another_account_than_the_pinned_one_is_refused(world: World) -> None:
 def test_reads_are_told_to_the_recorder_before_they_are_used(world: World) -> None:
     told: list[Request] = []
     broker = Broker(world.settings.alpaca)
-    broker.record_with(lambda exchanges, news=None: told.extend(request for request, _ in exchanges))
+    broker.record_with(lambda exchanges: told.extend(request for request, _ in exchanges))
     world.fault("GET", "/v2/account", "status", code=500)
     with pytest.raises(BrokerError):
         broker.account()

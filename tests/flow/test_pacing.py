@@ -172,7 +172,7 @@ def test_a_read_refused_for_the_limit_is_asked_once_more_when_there_is_room(head
 def test_a_read_refused_twice_is_an_error_and_the_recorder_is_told_of_both() -> None:
     told: list[Reply] = []
     with answers(refused(), refused()) as (broker, _):
-        broker.record_with(lambda exchanges, news=None: told.extend(reply for _, reply in exchanges))
+        broker.record_with(lambda exchanges: told.extend(reply for _, reply in exchanges))
         with pytest.raises(BrokerError, match="HTTP 429, rate limit exceeded"):
             broker.account()
     assert [reply.http_status for reply in told] == [429, 429]
