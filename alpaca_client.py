@@ -1,4 +1,4 @@
-"""The only door to the broker: alpaca-py clients in raw mode, and one verb for each thing the workers ask or say.
+"""The only door to the broker: alpaca-py's plain client, and one verb for each thing the workers ask or say.
 
 A message that changes something (submit, cancel) is classed as accepted, refused, not sent or unknown and never
 repeated here. A read either gives a complete, well-formed answer or raises BrokerError. No call leaves while the

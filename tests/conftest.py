@@ -39,7 +39,7 @@ WHERE datname = %(database)s AND state LIKE 'idle in transaction%%'
 
 
 def in_memory() -> str | None:
-    """A directory in memory, or None where there is no room; on a disk a copy of a database costs five times as much."""
+    """A directory in memory, or None where there is no room: on disk a copy of a database costs five times as much."""
     roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES
     return str(MEMORY) if roomy else None
 
