@@ -1,4 +1,4 @@
-"""The only door to the broker: alpaca-py clients in raw mode, and one verb for each thing the workers ask or say.
+"""The only door to the broker: alpaca-py's plain client, and one verb for each thing the workers ask or say.
 
 A message that changes something (submit, cancel) is classed as accepted, refused, not sent or unknown and never
 repeated here. A read either gives a complete, well-formed answer or raises BrokerError. No call leaves while the
@@ -14,10 +14,9 @@ from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from queue import SimpleQueue
-from typing import Protocol, Self, cast
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
-from alpaca.data.historical.stock import StockHistoricalDataClient
-from alpaca.trading.client import TradingClient
+from alpaca.common.rest import RESTClient
 
 from broker_answers import (
     Asset,
@@ -46,6 +45,10 @@ from broker_answers import (
 from broker_line import TOO_MANY_REQUESTS, Extract, Line, Outcome, Reply, Request, tame
 from clock import Clock, SystemClock
 from config import AlpacaSettings, load_settings
+
+if TYPE_CHECKING:
+    from alpaca.data.historical.stock import StockHistoricalDataClient
+    from alpaca.trading.client import TradingClient
 
 __all__ = [
     "Asset", "Broker", "BrokerError", "Exchange", "Holding", "JsonObject", "LastTrade", "Listing", "MarketHours",
@@ -115,28 +118,33 @@ def _extracted(exchange: Exchange, news: Container[str]) -> Exchange:
     return request, replace(reply, parsed=None, extract=extract)
 
 
-def get_trading_client(settings: AlpacaSettings | None = None) -> TradingClient:
+def get_trading_client(settings: AlpacaSettings | None = None) -> "TradingClient":
     """Return alpaca-py's trading client with raw answers, no retries, a total timeout and no proxy.
 
     Settings default to the environment's. Raises ConfigError.
     """
+    # Here, because its models bring pandas along, for which a program would wait longer than for all the rest.
+    from alpaca.trading.client import TradingClient
+
     settings = settings or load_settings().alpaca
     client = TradingClient(
         settings.api_key, settings.secret_key, paper=settings.paper, raw_data=True, url_override=settings.base_url,
     )
-    return cast(TradingClient, tame(client, settings.timeout_seconds))
+    return cast("TradingClient", tame(client, settings.timeout_seconds))
 
 
-def get_data_client(settings: AlpacaSettings | None = None) -> StockHistoricalDataClient:
+def get_data_client(settings: AlpacaSettings | None = None) -> "StockHistoricalDataClient":
     """Return alpaca-py's market-data client with raw answers, no retries, a total timeout and no proxy.
 
     Settings default to the environment's. Raises ConfigError.
     """
+    from alpaca.data.historical.stock import StockHistoricalDataClient
+
     settings = settings or load_settings().alpaca
     client = StockHistoricalDataClient(
         settings.api_key, settings.secret_key, raw_data=True, url_override=settings.data_url,
     )
-    return cast(StockHistoricalDataClient, tame(client, settings.timeout_seconds))
+    return cast("StockHistoricalDataClient", tame(client, settings.timeout_seconds))
 
 
 class Broker:
@@ -149,8 +157,8 @@ class Broker:
     def __init__(self, settings: AlpacaSettings, recorder: Recorder | None = None, clock: Clock | None = None) -> None:
         clock = clock or SystemClock()
         self._settings = settings
-        self._trading = Line(get_trading_client(settings), f"{settings.base_url} (ALPACA_BASE_URL)", settings, clock)
-        self._data = Line(get_data_client(settings), f"{settings.data_url} (ALPACA_DATA_URL)", settings, clock)
+        self._trading = _line(settings, settings.base_url, "ALPACA_BASE_URL", clock)
+        self._data = _line(settings, settings.data_url, "ALPACA_DATA_URL", clock)
         self._recorder = recorder
 
     def __enter__(self) -> Self:
@@ -380,3 +388,9 @@ class Broker:
     def _record(self, exchanges: Sequence[Exchange]) -> None:
         if self._recorder is not None and exchanges:
             self._recorder(exchanges)
+
+
+def _line(settings: AlpacaSettings, url: str, name: str, clock: Clock) -> Line:
+    """A line of alpaca-py's plain client, which knows addresses, keys and errors, and no models of what is answered."""
+    client = RESTClient(url, settings.api_key, settings.secret_key, raw_data=True)
+    return Line(tame(client, settings.timeout_seconds), f"{url} ({name})", settings, clock)

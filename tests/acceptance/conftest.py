@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from paper_broker import PaperBroker, Server, serve
+from tests.conftest import in_memory
 
 PROJECT = Path(__file__).resolve().parents[2]
 PRODUCT = shutil.ignore_patterns(
@@ -19,11 +21,12 @@ PRODUCT = shutil.ignore_patterns(
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Path:
+def bare() -> Iterator[Path]:
     """The project alone in an empty place: nothing configured, nothing started yet."""
-    folder = tmp_path / "trading monitor"
-    shutil.copytree(PROJECT, folder, ignore=PRODUCT)
-    return folder
+    with tempfile.TemporaryDirectory(prefix="bare-", dir=in_memory()) as place:
+        folder = Path(place) / "trading monitor"
+        shutil.copytree(PROJECT, folder, ignore=PRODUCT)
+        yield folder
 
 
 @pytest.fixture

@@ -115,6 +115,12 @@ class TestProgram:
         assert len(result.stderr.splitlines()) == 1
 
 
+def test_no_program_waits_for_libraries_that_it_has_no_use_for() -> None:
+    programs = "order_executor, order_monitor, position_monitor, kill_switch, flattening, audit_trail"
+    look = f"import sys, {programs}; print({{'pandas', 'numpy', 'exchange_calendars'}} & set(sys.modules))"
+    assert run(PROJECT, "-c", look).stdout == "set()\n"
+
+
 def test_a_dry_run_prints_and_writes_nothing(configured: dict[str, str], db: Any, paper: Server) -> None:
     at = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=1)
     row = {"id": "A1", "at": at, "ticker": "NVDA", "text": json.dumps(swing()), "approve": True, "executed": None}

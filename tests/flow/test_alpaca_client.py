@@ -18,7 +18,17 @@ from itertools import chain
 
 import pytest
 
-from alpaca_client import Broker, BrokerError, MarketHours, Outcome, Position, Reply, Request, get_trading_client
+from alpaca_client import (
+    Broker,
+    BrokerError,
+    MarketHours,
+    Outcome,
+    Position,
+    Reply,
+    Request,
+    get_data_client,
+    get_trading_client,
+)
 from clock import ManualClock
 from config import AlpacaSettings
 from order_monitor import OrderMonitor
@@ -452,6 +462,8 @@ def test_a_client_handed_out_gives_readable_answers(world: World) -> None:
     account = get_trading_client(world.settings.alpaca).get_account()
     assert isinstance(account, dict)
     assert account["status"] == "ACTIVE"
+    trades = get_data_client(world.settings.alpaca).get("/stocks/trades/latest", {"symbols": "NVDA"})
+    assert trades["trades"]["NVDA"]["p"] == 135
 
 
 def test_another_account_than_the_pinned_one_is_refused(world: World) -> None:
