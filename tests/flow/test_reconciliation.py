@@ -104,6 +104,23 @@ def test_a_close_by_hand_takes_what_still_works_for_the_trade_with_it(world: Wor
     assert world.market.state.positions == {}
 
 
+def test_an_order_of_somebody_elses_is_followed_however_long_before_it_was_placed(world: World) -> None:
+    world.price("AMD", "120")
+    order = world.market.submit({
+        "symbol": "AMD", "side": "buy", "type": "limit", "time_in_force": "gtc", "qty": "1", "limit_price": "100",
+    }, source="app")
+    world.open_position()
+    world.pass_time(days=6)
+    by_hand(world, "sell", "45", "136")
+    world.monitor()
+    world.value()
+    world.db.execute_update("UPDATE external_order SET created_at = %(now)s", {"now": world.clock.now()})
+    world.open_position()
+    world.market.cancel(order.id)
+    world.monitor()
+    assert world.one("external_order", alpaca_order_id=order.id)["broker_status"] == "canceled"
+
+
 @pytest.mark.parametrize("kind", ["status", "garbled", "drop", "empty"])
 def test_a_failed_answer_closes_nothing(world: World, kind: str) -> None:
     world.open_position()
