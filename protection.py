@@ -19,7 +19,7 @@ from order_life import AT_BROKER, ENDED, DecisionStatus, ExitReason, OrderRole, 
 from order_records import RESTING_ORDERS, Intent, add_intent, set_status
 from pass_log import Event, PassLog
 from trade import Trade
-from trade_book import reload
+from trade_book import held_at, reload
 from trade_records import hold_positions, track_exits
 
 # The broker's positions can lag its fills by a moment, and shares stay reserved for a moment after a cancel.
@@ -292,7 +292,9 @@ class Protection:
             return False
         opened = min(order["created_at"] for order in trade.entries)
         splits = self._broker.list_splits(self._clock.now() - SPLITS_SINCE)
-        return any(split["at"] >= opened for split in unfollowed_splits(self._db, splits, trade.symbol))
+        moments = [split["at"] for split in unfollowed_splits(self._db, splits, trade.symbol) if split["at"] >= opened]
+        held = [held_at(self._db, [trade], moment) for moment in moments]
+        return any(then is None or then[trade.id] != 0 for then in held)
 
     def _others(self, trade: Trade) -> Decimal:
         """Return the shares of all other trades in a trade's symbol, negative for short ones."""
