@@ -8,7 +8,7 @@ from functools import partial
 from alpaca_client import Broker, JsonObject, number
 from clock import Clock
 from db_layer import Row, TradingDB
-from fill_records import add_fills, follow_fills, note_external_orders, unexplained
+from fill_records import add_fills, follow_fills, note_external_orders, unexplained, working_external_orders
 from order_comparison import replaces
 from order_desk import OrderDesk
 from order_life import AT_BROKER, OrderStatus
@@ -48,6 +48,9 @@ class AccountSync:
         foreign = [heard for heard in members if known.is_foreign(heard) and not known.was_replaced_by(heard)]
         note_external_orders(self._db, foreign, self._clock.now())
         self._ask_for_absent(rows, known.understood(members), found)
+        for order_id in working_external_orders(self._db):
+            if order_id not in {heard["id"] for heard in members}:
+                found.tolerate(order_id, partial(self._ask_for_external, order_id))
 
     def fills(self) -> bool:
         """Write down the executions not known yet, newest first, until none is missing.
@@ -99,6 +102,12 @@ class AccountSync:
         for order_id, name in absent.items():
             self.rows = None
             found.tolerate(name, partial(self._desk.refresh, order_id))
+
+    def _ask_for_external(self, order_id: str) -> None:
+        """Hear of somebody else's order that was placed before the listing begins."""
+        order = self._broker.get_order(order_id)
+        if order is not None:
+            note_external_orders(self._db, [order], self._clock.now())
 
 
 class _Known:

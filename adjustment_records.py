@@ -20,7 +20,10 @@ FROM order_fill fill JOIN external_order theirs ON theirs.id = fill.external_ord
 WHERE theirs.symbol = %(symbol)s
 ORDER BY fill.filled_at DESC, fill.id DESC
 """
-EVIDENCE_SEEN = "SELECT DISTINCT evidence_id FROM position_adjustment WHERE evidence_id = ANY(%(evidence_ids)s)"
+GIVEN_BY_SPLITS = """
+SELECT evidence_id, sum(CASE side WHEN 'buy' THEN qty ELSE -qty END) AS qty
+FROM position_adjustment WHERE evidence_id = ANY(%(evidence_ids)s) GROUP BY evidence_id
+"""
 # Trades that were not over yet when something happened.
 TRADES_ALIVE = """
 SELECT id FROM trade_journal
@@ -68,14 +71,19 @@ def symbols_of_others(db: TradingDB, since: datetime) -> set[str]:
     return {row["symbol"] for row in db.execute_query(SYMBOLS_OF_OTHERS, {"since": since})}
 
 
+def given_by_splits(db: TradingDB, splits: Sequence[dict[str, Any]]) -> dict[str, Decimal]:
+    """Return the shares that our trades got from splits (lost: negative) by the split's id. Raises DatabaseError."""
+    rows = db.execute_query(GIVEN_BY_SPLITS, {"evidence_ids": [split["id"] for split in splits]})
+    return {row["evidence_id"]: row["qty"] for row in rows}
+
+
 def unfollowed_splits(db: TradingDB, splits: Sequence[dict[str, Any]], symbol: str) -> list[dict[str, Any]]:
     """Return those of the broker's splits that are of this symbol and that no adjustment rests on yet.
 
     Raises DatabaseError.
     """
-    ids = {split["id"]: split for split in splits if split["symbol"] == symbol}
-    seen = {row["evidence_id"] for row in db.execute_query(EVIDENCE_SEEN, {"evidence_ids": list(ids)})}
-    return [split for id, split in ids.items() if id not in seen]
+    given = given_by_splits(db, splits)
+    return [split for split in splits if split["symbol"] == symbol and split["id"] not in given]
 
 
 def trades_alive(db: TradingDB, symbol: str, moment: datetime) -> list[int]:

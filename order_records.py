@@ -80,11 +80,12 @@ WHERE id = %(id)s AND order_status = 'intended'
   AND NOT EXISTS (SELECT 1 FROM audit.trade_executions execution
                   WHERE execution.order_execution_id = orders.id AND execution.status = 'submitted')
 """
-# Entries that rest at the broker on the side of this trade; a plain exit order beside them would be a wash trade.
-RESTING_ENTRIES = """
+# Orders outside of OCO groups that rest at the broker on one side; a plain order on the other would be a wash trade.
+RESTING_ORDERS = """
 SELECT orders.* FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-WHERE journal.symbol = %(symbol)s AND orders.side = %(side)s AND orders.order_type = 'ENTRY'
-  AND orders.order_status IN ('pending', 'partially_filled') AND orders.alpaca_order_id IS NOT NULL
+WHERE journal.symbol = %(symbol)s AND orders.side = %(side)s AND orders.order_type = ANY(%(roles)s)
+  AND orders.parent_order_id IS NULL AND orders.order_status IN ('pending', 'partially_filled')
+  AND orders.alpaca_order_id IS NOT NULL
 ORDER BY orders.id
 """
 ALL_RESTING_ENTRIES = """

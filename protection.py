@@ -16,10 +16,10 @@ from clock import Clock
 from db_layer import Row, TradingDB
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, DecisionStatus, ExitReason, OrderRole, OrderStatus, decimal_text, opposite
-from order_records import RESTING_ENTRIES, Intent, add_intent, set_status
+from order_records import RESTING_ORDERS, Intent, add_intent, set_status
 from pass_log import Event, PassLog
 from trade import Trade
-from trade_book import reload
+from trade_book import held_at, reload
 from trade_records import hold_positions, track_exits
 
 # The broker's positions can lag its fills by a moment, and shares stay reserved for a moment after a cancel.
@@ -135,11 +135,19 @@ class Protection:
         trade = reload(self._db, trade)
         if trade.held >= 0:
             return
-        if not self._short_at_broker(trade):
+        there = self._broker.position(trade.symbol).qty
+        if there != self._others(trade) + trade.position:
             self._too_many(trade, f"{words}; the broker's position does not show it")
             return
         self._too_many(trade, f"{words}; they are brought back at market")
-        self._place_exit(trade, -trade.held, trade.side, ExitReason.EMERGENCY_EXIT)
+        # The broker takes no market order beside a stop on the other side; the other trade gets a new one afterwards.
+        for stop in self._resting(trade.symbol, opposite(trade.side), OrderRole.STOP_LOSS, OrderRole.EXIT):
+            self._desk.cancel(stop)
+            self.moved.add(stop["trade_journal_id"])
+        # The broker refuses an order that closes a position and opens the opposite one: what belongs to other trades
+        # in the symbol is brought back by the next pass.
+        qty = min(-trade.held, abs(there)) if there * trade.position > 0 else -trade.held
+        self._place_exit(trade, qty, trade.side, ExitReason.EMERGENCY_EXIT)
 
     def hold(self, trades: Sequence[Trade]) -> None:
         """Record what these trades hold, and that their decisions are executed. Raises DatabaseError."""
@@ -200,7 +208,7 @@ class Protection:
 
         The broker refuses a stop beside a resting entry in its symbol as a potential wash trade.
         """
-        for entry in self._db.execute_query(RESTING_ENTRIES, {"symbol": trade.symbol, "side": trade.side}):
+        for entry in self._resting(trade.symbol, trade.side, OrderRole.ENTRY):
             self._desk.cancel(entry)
             if entry["trade_journal_id"] != trade.id:
                 self.moved.add(entry["trade_journal_id"])
@@ -212,6 +220,10 @@ class Protection:
         if trade.held > 0 and trade.held != before:
             self.hold([trade])
         return trade
+
+    def _resting(self, symbol: str, side: str, *roles: OrderRole) -> list[Row]:
+        wanted = {"symbol": symbol, "side": side, "roles": [str(role) for role in roles]}
+        return self._db.execute_query(RESTING_ORDERS, wanted)
 
     def _wants_target(self, trade: Trade) -> bool:
         """Tell whether an OCO belongs to the trade; the broker takes none over a fraction of a share."""
@@ -280,7 +292,9 @@ class Protection:
             return False
         opened = min(order["created_at"] for order in trade.entries)
         splits = self._broker.list_splits(self._clock.now() - SPLITS_SINCE)
-        return any(split["at"] >= opened for split in unfollowed_splits(self._db, splits, trade.symbol))
+        moments = [split["at"] for split in unfollowed_splits(self._db, splits, trade.symbol) if split["at"] >= opened]
+        held = [held_at(self._db, [trade], moment) for moment in moments]
+        return any(then is None or then[trade.id] != 0 for then in held)
 
     def _others(self, trade: Trade) -> Decimal:
         """Return the shares of all other trades in a trade's symbol, negative for short ones."""
@@ -294,10 +308,6 @@ class Protection:
             f"{trade.name} has {decimal_text(trade.held)} {trade.symbol}, the broker has {decimal_text(there)}; no "
             "exit order was placed, because it could open a position; the position monitor looks for what closed it",
         )
-
-    def _short_at_broker(self, trade: Trade) -> bool:
-        """Tell whether the broker's position is what our books say with the excess in them."""
-        return self._broker.position(trade.symbol).qty == self._others(trade) + trade.position
 
     def _place_exit(
         self, trade: Trade, qty: Decimal, side: str, reason: ExitReason,

@@ -18,6 +18,7 @@ from adjustment_records import (
     add_adjustments,
     closing_side,
     forget_guesses,
+    given_by_splits,
     lock_trades,
     restate_prices,
     share_out,
@@ -30,17 +31,18 @@ from alpaca_client import Broker, JsonObject
 from audit_trail import AlertKind, AlertLevel
 from clock import Clock
 from db_layer import Row, TradingDB
-from fill_records import fills_by_order
 from order_desk import OrderDesk
-from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, decimal_text, is_ratio_of_a_split, opposite
+from order_life import AT_BROKER, ENDED, AdjustmentKind, decimal_text, is_ratio_of_a_split, opposite
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from trade import Trade
-from trade_book import conclude, give_way, load_open_trades, load_trades, settle_estimates
+from trade_book import conclude, give_way, held_at, load_open_trades, load_trades, settle_estimates
 from trade_records import estimated_trades, hold_positions
 
 # Positions lag fills: nothing is concluded from a difference while an order's last news is younger.
 SETTLING = timedelta(minutes=2)
 LOOKS = 3
+# What other people hold is what they ever traded and what splits made of it.
+SPLITS_OF_OTHERS_SINCE = timedelta(days=365)
 EVER, NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 log = logging.getLogger("reconciliation")
@@ -127,45 +129,59 @@ class Reconciliation:
         return [trade for trade in load_trades(self._db, [trade.id for trade in ours]) if trade.held != 0]
 
     def _theirs(self, symbol: str, since: datetime = EVER, until: datetime = NEVER) -> Decimal:
-        """Return what other people's executions add up to, bought minus sold, as far as not put down to our trades."""
-        return sum((
-            row["qty"] if row["side"] == "buy" else -row["qty"]
-            for row in unattributed(self._db, symbol) if since <= row["filled_at"] < until
-        ), Decimal(0))
+        """Return what other people's executions and the splits of their shares add up to, signed.
+
+        What is put down to our trades is left out.
+        """
+        splits = [split for split in self._recent_splits() if split["symbol"] == symbol]
+        given = given_by_splits(self._db, splits)
+        pending = {split["id"] for split in self._pending_splits(symbol)}
+        moved = [(row["filled_at"], row["qty"] if row["side"] == "buy" else -row["qty"])
+                 for row in unattributed(self._db, symbol)]
+        moved += [(split["at"], split["qty"] - given.get(split["id"], 0))
+                  for split in splits if split["id"] not in pending]
+        return sum((qty for at, qty in moved if since <= at < until), Decimal(0))
 
     def _closes(self, trade: Trade, since: datetime, until: datetime) -> list[Row]:
         """Return other people's executions that can have closed shares of such a trade, newest first."""
         rows = unattributed(self._db, trade.symbol)
         return [row for row in rows if row["side"] == closing_side(trade) and since <= row["filled_at"] <= until]
 
+    def _pending_splits(self, symbol: str) -> list[JsonObject]:
+        """Return the splits of a symbol that changed what our trades hold and that the books do not know."""
+        found = []
+        for split in unfollowed_splits(self._db, self._recent_splits(), symbol):
+            held = held_at(self._db, self._trades_alive(split), split["at"])
+            if held is None or any(held.values()):
+                found.append(split)
+        return found
+
+    def _trades_alive(self, split: JsonObject) -> list[Trade]:
+        return load_trades(self._db, trades_alive(self._db, split["symbol"], split["at"]))
+
     def _follow_splits(self, symbol: str, there: Decimal) -> None:
         """Follow the splits of a symbol that the books do not know, if the broker's position bears them out."""
-        unseen = unfollowed_splits(self._db, self._recent_splits(), symbol)
-        for split in unseen:
-            self._follow_split(split, there)
-        if unseen:
-            self._follow_whole_position(symbol, unseen, there)
-
-    def _follow_whole_position(self, symbol: str, splits: Sequence[JsonObject], there: Decimal) -> None:
-        """Follow splits beside shares that were there before us, or several at once, where nothing was traded since."""
-        trades = self._trades_with_shares(symbol)
-        fills = fills_by_order(self._db, [trade.id for trade in trades])
-        held = {trade.id: _position_at(trade, fills, splits[0]["at"]) for trade in trades}
-        booked, before = sum(held.values(), Decimal(0)), there - sum((split["qty"] for split in splits), Decimal(0))
-        quiet = all(held[trade.id] == trade.position for trade in trades)
-        if quiet and booked and before / booked >= 1:
-            self._restate(trades, held, there / before, splits[-1])
+        pending = self._pending_splits(symbol)
+        while pending:
+            self._follow_split(pending[0], there - sum(split["qty"] for split in pending))
+            pending = pending[1:]
 
     def _follow_split(self, split: JsonObject, there: Decimal) -> None:
-        """Follow a split of what the trades held when it was booked; what was traded since is in today's shares."""
-        trades = load_trades(self._db, trades_alive(self._db, split["symbol"], split["at"]))
-        fills = fills_by_order(self._db, [trade.id for trade in trades])
-        held = {trade.id: _position_at(trade, fills, split["at"]) for trade in trades}
-        before = sum(held.values(), self._theirs(split["symbol"], until=split["at"]))
-        booked = sum((trade.position for trade in trades), self._theirs(split["symbol"]))
-        ours = [trade for trade in trades if held[trade.id] != 0]
-        if before != 0 and ours and booked + split["qty"] == there:
-            self._restate(ours, held, (before + split["qty"]) / before, split)
+        """Follow a split of what was held when it was booked; `there` is today's position without it and later splits.
+
+        What else is on the account must be known, or have rested beside our shares with nothing traded since.
+        """
+        trades = self._trades_alive(split)
+        held = held_at(self._db, trades, split["at"])
+        if held is None:
+            return
+        ours = sum(held.values(), Decimal(0))
+        traded = sum((trade.position for trade in trades), -ours) + self._theirs(split["symbol"], since=split["at"])
+        before = there - traded
+        others = before - ours
+        known = others == self._theirs(split["symbol"], until=split["at"])
+        if before != 0 and (known or (traded == 0 and others * ours > 0)):
+            self._restate([trade for trade in trades if held[trade.id] != 0], held, 1 + split["qty"] / before, split)
 
     def _restate(
         self, trades: Sequence[Trade], held: Mapping[int, Decimal], ratio: Decimal, split: JsonObject,
@@ -180,7 +196,7 @@ class Reconciliation:
 
     def _recent_splits(self) -> list[JsonObject]:
         if self._splits is None:
-            self._splits = self._broker.list_splits(self._clock.now() - SPLITS_SINCE)
+            self._splits = self._broker.list_splits(self._clock.now() - SPLITS_OF_OTHERS_SINCE)
         return self._splits
 
     def _adjust(
@@ -307,15 +323,6 @@ def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:
     for trade in trades:
         net[trade.symbol] += trade.position
     return {symbol: qty for symbol, qty in net.items() if qty != 0}
-
-
-def _position_at(trade: Trade, fills: Mapping[int, Sequence[Fill]], moment: datetime) -> Decimal:
-    """Return the shares a trade held at a moment, negative for a short one."""
-    moved = [
-        (order["side"], fill.qty) for order in (*trade.entries, *trade.exits) for fill in fills.get(order["id"], ())
-        if fill.at is not None and fill.at < moment
-    ] + [(change["side"], change["qty"]) for change in trade.adjustments if change["happened_at"] < moment]
-    return sum((qty if side == "buy" else -qty for side, qty in moved), Decimal(0))
 
 
 def _split_of(trade: Trade, held: Decimal, ratio: Decimal, split: JsonObject) -> Adjustment:

@@ -4,6 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 from adjustment_records import lock_trades, reduce_guesses
 from audit_trail import AlertKind, AlertLevel, finish_decisions
@@ -154,6 +155,25 @@ def settle_estimates(db: TradingDB, now: datetime) -> None:
             settle_estimate(db, trade.id, end, now)
 
 
+def held_at(db: TradingDB, trades: Sequence[Trade], moment: datetime) -> dict[int, Decimal] | None:
+    """Return what trades held at a moment, negative for short ones; None while not every execution is known.
+
+    Raises DatabaseError.
+    """
+    fills = fills_by_order(db, [trade.id for trade in trades])
+    held: dict[int, Decimal] = {}
+    for trade in trades:
+        orders = (*trade.entries, *trade.exits)
+        if not _all_known(orders, fills):
+            return None
+        moved = [(order["side"], fill.qty, fill.at) for order in orders for fill in fills.get(order["id"], ())]
+        moved += [(change["side"], change["qty"], change["happened_at"]) for change in trade.adjustments]
+        held[trade.id] = sum((
+            qty if side == "buy" else -qty for side, qty, at in moved if at is not None and at < moment
+        ), Decimal(0))
+    return held
+
+
 def give_way(db: TradingDB, trades: Sequence[Trade], found: PassLog, now: datetime) -> list[Trade]:
     """Return trades with the estimated exits taken back that late fills of their own orders disprove.
 
@@ -181,7 +201,7 @@ def closed_end(trade: Trade, fills: FillsByOrder) -> TradeEnd:
     Source: docs/architecture.md, profit and loss.
     """
     orders = (*trade.entries, *trade.exits)
-    complete = all(total_qty(fills.get(order["id"], ())) == order["filled_qty"] for order in orders)
+    complete = _all_known(orders, fills)
     came: list[Fill] = []
     left: list[Fill] = []
     for order in orders:
@@ -195,6 +215,10 @@ def closed_end(trade: Trade, fills: FillsByOrder) -> TradeEnd:
         JournalStatus.CLOSED, reason, ended_at, average_price(sold), realised_pnl(trade.side, came, left),
         estimate=bool(trade.guesses) or not complete,
     )
+
+
+def _all_known(orders: Sequence[Row], fills: FillsByOrder) -> bool:
+    return all(total_qty(fills.get(order["id"], ())) == order["filled_qty"] for order in orders)
 
 
 def _exits(trade: Trade, fills: FillsByOrder) -> list[tuple[datetime, ExitReason]]:

@@ -142,6 +142,21 @@ def test_the_excesses_of_two_trades_in_a_symbol_are_both_brought_back(world: Wor
     assert is_flat(world)
 
 
+def test_an_excess_beside_another_trade_is_brought_back_although_no_order_may_cross_zero(world: World) -> None:
+    """The account is short by fewer shares than the excess, because the other trade's shares cover some of it."""
+    world.open_position()
+    world.open_position(trend(qty=10, stop_loss={"stop_price": 100}))
+    world.market.behave(both_legs_fill=True)
+    world.price("NVDA", "123")
+    assert world.market.state.shares("NVDA") == -35
+    for _ in range(3):
+        world.monitor()
+        world.pass_time(minutes=1)
+    status = {row["trade_style"]: row["status"] for row in world.db.query("trade_journal")}
+    assert status == {"SWING": "CLOSED", "TREND": "POSITION"}
+    assert (world.market.state.shares("NVDA"), exits(world)) == (10, [10])
+
+
 def test_an_excess_that_somebody_brought_back_by_hand_ends_its_trade(world: World) -> None:
     world.open_position()
     world.market.behave(both_legs_fill=True)

@@ -343,6 +343,22 @@ def test_a_swing_that_a_split_left_with_a_fraction_gets_a_stop_for_the_session(w
     assert stays_as_it_is(world)
 
 
+def test_an_entry_that_rested_through_a_split_is_protected_beside_shares_of_somebody_elses(world: World) -> None:
+    world.market.foreign_fill("NVDA", "buy", Decimal(10))
+    world.decide(trend(limit_price=130, time_in_force="gtc"))
+    world.execute()
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "2")
+    for _ in range(2):
+        world.monitor()
+        world.value()
+        world.pass_time(hours=10)
+        world.price("NVDA", "65")
+    world.monitor()
+    assert world.market.state.shares("NVDA") == 20 + 90
+    assert exits(world) == [90]
+
+
 def test_a_fraction_whose_stop_is_refused_is_closed_at_market(world: World) -> None:
     refuse(world, '"type": "stop"', 2)
     world.open_position(trend(qty=1.5))

@@ -104,6 +104,23 @@ def test_a_close_by_hand_takes_what_still_works_for_the_trade_with_it(world: Wor
     assert world.market.state.positions == {}
 
 
+def test_an_order_of_somebody_elses_is_followed_however_long_before_it_was_placed(world: World) -> None:
+    world.price("AMD", "120")
+    order = world.market.submit({
+        "symbol": "AMD", "side": "buy", "type": "limit", "time_in_force": "gtc", "qty": "1", "limit_price": "100",
+    }, source="app")
+    world.open_position()
+    world.pass_time(days=6)
+    by_hand(world, "sell", "45", "136")
+    world.monitor()
+    world.value()
+    world.db.execute_update("UPDATE external_order SET created_at = %(now)s", {"now": world.clock.now()})
+    world.open_position()
+    world.market.cancel(order.id)
+    world.monitor()
+    assert world.one("external_order", alpaca_order_id=order.id)["broker_status"] == "canceled"
+
+
 @pytest.mark.parametrize("kind", ["status", "garbled", "drop", "empty"])
 def test_a_failed_answer_closes_nothing(world: World, kind: str) -> None:
     world.open_position()
@@ -323,6 +340,68 @@ def test_a_split_is_followed_beside_shares_that_were_there_before_us(world: Worl
     before = world.db.query("position_adjustment")
     world.value()
     assert world.db.query("position_adjustment") == before
+
+
+@pytest.mark.parametrize("sold", [None, 15])
+def test_a_split_that_was_somebody_elses_alone_stands_in_the_way_of_no_later_one(
+    world: World, sold: int | None,
+) -> None:
+    world.market.foreign_fill("NVDA", "buy", Decimal(10))
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "2")
+    world.pass_time(hours=10)
+    world.price("NVDA", "135")
+    world.open_position()
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "2")
+    if sold:
+        world.market.foreign_fill("NVDA", "sell", Decimal(sold))
+    world.value()
+    assert world.one("position_tracking")["qty"] == 90
+    assert world.one("trade_journal")["current_stop_loss"] == 62
+
+
+def test_what_a_split_brought_to_somebody_else_is_his_to_sell(world: World) -> None:
+    world.market.foreign_fill("NVDA", "buy", Decimal(10))
+    world.open_position()
+    for shares in (90, 180):
+        world.pass_time(hours=14)
+        world.market.split("NVDA", "2")
+        world.market.foreign_fill("NVDA", "sell", Decimal(5))
+        world.value()
+        assert world.one("position_tracking")["qty"] == shares
+        world.monitor()
+        world.pass_time(hours=10)
+    world.market.foreign_fill("NVDA", "sell", Decimal(25 + 70))
+    world.value()
+    assert world.one("position_tracking")["qty"] == 110
+
+
+def test_splits_that_come_before_anybody_looks_are_followed_one_by_one(world: World) -> None:
+    world.market.foreign_fill("NVDA", "buy", Decimal(10))
+    world.open_position()
+    world.pass_time(hours=14)
+    for ratio in ("10", "1/5"):
+        world.market.split("NVDA", ratio)
+        world.pass_time(hours=1)
+    world.value()
+    assert world.one("position_tracking")["qty"] == 90
+    assert [(row["side"], row["qty"]) for row in world.db.query("position_adjustment")] == [("buy", 405), ("sell", 360)]
+
+
+def test_no_split_is_guessed_from_what_somebody_else_traded_since(world: World) -> None:
+    """He sold as many as make the rest look like a third: what he had before us is known to nobody."""
+    world.market.foreign_fill("NVDA", "buy", Decimal(100))
+    world.pass_time(days=6)
+    world.open_position(swing(qty=10))
+    world.db.execute_update("ALTER TABLE order_fill DISABLE TRIGGER recorded_stays")
+    world.db.execute_update("DELETE FROM order_fill WHERE external_order_id IS NOT NULL")
+    world.db.execute_update("DELETE FROM external_order")
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "2")
+    world.market.foreign_fill("NVDA", "sell", Decimal(55))
+    world.value()
+    assert world.one("position_tracking")["qty"] == 10
 
 
 @pytest.mark.usefixtures("without_turns")
