@@ -102,6 +102,10 @@ class IngestionRun:
         if row["died"]:
             log.warning("an earlier run ended without a word", extra={"task": task_name, "run_id": row["died"]})
 
+    def without_secrets(self, text: str) -> str:
+        """Return text with each key in it blotted out."""
+        return self._policy.without_secrets(text)
+
     def log_call(
         self, endpoint: str, params: Mapping[str, str], status: int | None, headers: Mapping[str, str],
         body: str | None, duration_ms: int, error: str | None = None, rate_limit_remaining: int | None = None,
