@@ -1,10 +1,10 @@
-"""Ingestion runs: what was fetched, with which calls, and what it changed; written as it happens, so that a run that
-fails or is killed keeps all of it."""
+"""Ingestion runs: what was fetched, with which calls, and what it changed; written as it goes on, so that a run that
+fails keeps all of it, and one that is killed all but its last calls."""
 
 import json
 import logging
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import date, datetime
@@ -41,7 +41,6 @@ WITH done AS (
     FROM (SELECT unnest(%(created)s::bigint[]) AS id, 'created' AS operation
           UNION ALL SELECT unnest(%(updated)s::bigint[]), 'updated'
           UNION ALL SELECT unnest(%(skipped)s::bigint[]), 'skipped') AS operation
-    ON CONFLICT DO NOTHING
 )
 UPDATE audit.data_ingestion_runs
 SET records_fetched = records_fetched + %(created_count)s + %(updated_count)s + %(skipped_count)s,
@@ -95,6 +94,8 @@ class IngestionRun:
         self._db = db
         self._clock = clock
         self._policy = policy
+        self._heard: list[Read] = []
+        self._logged: dict[str, set[int]] = defaultdict(set)
         names = {"task_name": task_name, "data_source": data_source, "now": clock.now()}
         row = db.execute_query(START_RUN, names)[0]
         self.id: int = row["id"]
@@ -110,11 +111,19 @@ class IngestionRun:
         self, endpoint: str, params: Mapping[str, str], status: int | None, headers: Mapping[str, str],
         body: str | None, duration_ms: int, error: str | None = None, rate_limit_remaining: int | None = None,
     ) -> None:
-        """Write a GET call with its answer, or with the error that came instead, free of keys. Raises DatabaseError."""
+        """Note a GET call with its answer, or with the error that came instead, free of keys."""
         request = self._policy.payload(request_text("GET", endpoint, params, None))
         response = self._policy.payload(response_text(status, headers, body, error))
-        read = Read(f"GET {endpoint}", request, response, status, duration_ms, rate_limit_remaining)
-        record_reads(self._db, self.data_source, [read], self._clock.now(), self.id)
+        self._heard.append(Read(f"GET {endpoint}", request, response, status, duration_ms, rate_limit_remaining))
+
+    def write_calls(self) -> None:
+        """Commit the calls noted so far: before anything is concluded from them, and before a long wait.
+
+        The end of the run does it too. Raises DatabaseError.
+        """
+        if self._heard:
+            record_reads(self._db, self.data_source, self._heard, self._clock.now(), self.id)
+            self._heard.clear()
 
     def log_records(
         self, record_type: str, ids: Mapping[Operation, Sequence[int]], repeats: int = 0,
@@ -127,21 +136,26 @@ class IngestionRun:
         """
         counts = Counter({operation: len(ids.get(operation, ())) for operation in Operation})
         counts[Operation.SKIPPED] += repeats
+        # A record that comes again in the same run has its row already.
+        logged = self._logged[record_type]
+        fresh = {str(word): [row for row in ids.get(word, ()) if row not in logged] for word in Operation}
+        logged.update(*fresh.values())
         self._db.execute_prepared(RECORD_OPERATIONS, {
             "run_id": self.id, "record_type": record_type, "now": self._clock.now(),
             "first": min(dates, default=None), "last": max(dates, default=None),
-            **{str(operation): list(ids.get(operation, ())) for operation in Operation},
-            **{f"{operation}_count": counts[operation] for operation in Operation},
+            **fresh, **{f"{operation}_count": counts[operation] for operation in Operation},
         })
         self.counts += counts
 
     def recent_calls(self, since: datetime) -> list[tuple[str, datetime]]:
         """Return the calls of all runs since then, as method with path and time, oldest first. Raises DatabaseError."""
+        self.write_calls()
         rows = self._db.execute_query(RECENT_CALLS, {"since": since})
         return [(row["endpoint"], row["created_at"]) for row in rows]
 
     def complete(self) -> None:
         """End the run well. Raises DatabaseError."""
+        self.write_calls()
         self._end("completed", None, None)
 
     def fail(self, error: BaseException) -> None:
@@ -149,7 +163,10 @@ class IngestionRun:
         words = printable(self._policy.without_secrets(str(error)) or type(error).__name__)
         frames = reversed(traceback.extract_tb(error.__traceback__))
         stack = [f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames][:STACK_LINES]
-        self._end("failed", words, {"error_class": type(error).__name__, "message": words, "stack": stack})
+        try:
+            self.write_calls()
+        finally:
+            self._end("failed", words, {"error_class": type(error).__name__, "message": words, "stack": stack})
 
     def _end(self, status: str, message: str | None, details: Mapping[str, Any] | None) -> None:
         self._db.execute_update(END_RUN, {

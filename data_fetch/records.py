@@ -173,6 +173,7 @@ class Records:
         columns, statement = TABLES[table]
         rows = {tuple(row[column] for column in columns): row for row in found.rows}
         days = [row["disclosure_date"] for row in found.rows if row.get("disclosure_date")]
+        self._run.write_calls()
         with self._db.transaction():
             if rows:
                 ids = self._write(statement, list(rows.values()))

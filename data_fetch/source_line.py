@@ -109,7 +109,7 @@ class SourceLine:
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         """Return the JSON at a path, its numbers as int and Decimal.
 
-        Raises SourceError; NotFoundError for a 404; DatabaseError when a call cannot be recorded.
+        Raises SourceError; NotFoundError for a 404; DatabaseError when a call cannot be recorded before a wait.
         """
         waits = repeats = 0
         while True:
@@ -136,6 +136,7 @@ class SourceLine:
         if seconds > LONGEST_WAIT_SECONDS:
             raise SourceError(f"{why} {seconds:.0f} seconds; run this again after that")
         log.info(why, extra={"seconds": f"{seconds:.0f}"})
+        self._run.write_calls()
         self._clock.sleep(seconds)
 
     def _ask(self, path: str, params: Mapping[str, str]) -> _Answer:
@@ -201,6 +202,7 @@ class _Pace:
     def __init__(self, source: Source, run: IngestionRun, clock: Clock) -> None:
         self._source = source
         self._clock = clock
+        self._run = run
         self._calls: dict[RateGroup, deque[datetime]] = {group: deque() for group in source.groups}
         longest = max((group.seconds for group in source.groups), default=0)
         if longest:
@@ -216,6 +218,7 @@ class _Pace:
                 if seconds > 0:
                     words = "waiting, as this source takes only so many calls"
                     log.info(words, extra={"source": self._source.name, "seconds": f"{seconds:.0f}"})
+                    self._run.write_calls()
                     self._clock.sleep(seconds)
         self._note(path, self._clock.now())
 

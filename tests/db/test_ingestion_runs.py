@@ -36,6 +36,7 @@ with TradingDB(config={"host": host, "port": int(port), "dbname": dbname, "user"
                application_name="killed") as db:
     with log_data_ingestion("congress_daily", "quiverquant_congress", db, SystemClock()) as run:
         run.log_call("/beta/live", {}, 200, {}, "[]", 5)
+        run.write_calls()
         run.log_records("quiver_trades", {Operation.CREATED: [1, 2]})
         print("ready", flush=True)
         time.sleep(60)
@@ -156,10 +157,12 @@ def test_a_killed_run_is_found_by_the_next_one_of_its_task(
 def test_a_run_whose_database_goes_away_fails_and_says_so(db: TradingDB, programs: TradingDB) -> None:
     @log_data_ingestion(*TASK, programs, ManualClock(NOW))
     def work(run: IngestionRun) -> None:
-        db.execute_query(END, {"name": "ingestion"})
         called(run)
+        db.execute_query(END, {"name": "ingestion"})
+        run.write_calls()
 
     with pytest.raises(DatabaseError, match="keeps other programs off"):
         work()
     (row,) = runs(db)
     assert (row["status"], row["error_details"]["error_class"]) == ("failed", "DatabaseError")
+    assert len(db.query("api_call_logs")) == 1
