@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from config import ConfigError, load_settings
-from data_fetch import job, quiver_congress, quiver_insider
+from data_fetch import legislators, quiver_congress, quiver_insider
 from data_fetch.source_line import SourceError
 from tests.flow.sources import HTML, KEY, NOW, Answer, Desk, bulk_record, insider_record, live_record
 
@@ -142,7 +142,6 @@ def test_a_history_that_moves_while_it_is_read_leaves_no_record_twice(
     desk: Desk, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(quiver_congress, "PAGE_SIZE", 3)
-    monkeypatch.setattr(job, "QUIVER_GROUPS", ())
     files = desk.sources.files
     files[LIVE] = []
     # The same trade in five accounts, across two pages: nothing has moved.
@@ -219,6 +218,52 @@ def test_records_and_what_is_said_of_them_stand_or_fall_together(desk: Desk) -> 
         desk.run()
     row = desk.runs()[-1]
     assert (row["status"], row["records_fetched"], desk.trades()) == ("failed", 0, [])
+
+
+def test_maintenance_keeps_what_the_files_no_longer_have_and_lifts_old_blocks(desk: Desk) -> None:
+    for symbol, hours in (("OLD", 0), ("NEW", 1)):
+        desk.db.insert("blocked_assets", {
+            "symbol": symbol, "reason": "r", "blocked_at": NOW, "expires_at": NOW + timedelta(hours=hours),
+        })
+    term = {"type": "rep", "state": "XX", "party": "Democrat"}
+    ada = {"id": {"bioguide": "E000001"}, "name": {"first": "Ada", "last": "Example"}, "terms": [{"party": "R"}, term]}
+    seats = {"HSXX": [{"bioguide": "E000001", "title": "Chairman"}], "HSXX01": [{"bioguide": "E000001"}, {"rank": 1}]}
+    files = desk.sources.files
+    files |= {legislators.MEMBERS: [ada], legislators.SEATS: seats, legislators.COMMITTEES: [
+        {"type": "house", "name": "Examples", "thomas_id": "HSXX", "subcommittees": [
+            {"name": "Few", "thomas_id": "01"},
+        ]},
+    ]}
+    assert desk.counts("maintenance_daily") == (6, 5, 0, 1)
+    assert [row["symbol"] for row in desk.db.query("blocked_assets")] == ["NEW"]
+    (member,) = desk.db.query("politician_profiles")
+    assert [member[name] for name in ("name", "party", "chamber", "created_at")] == ["Ada Example", "D", "house", NOW]
+    assert {(row["code"], row["parent_code"]) for row in desk.db.query("committees")} == {
+        ("HSXX", None), ("HSXX01", "HSXX"),
+    }
+    files[legislators.SEATS] = {"HSXX": [{"bioguide": "E000001", "title": "Ranking Member"}]}
+    assert desk.counts("maintenance_daily") == (4, 0, 1, 3)
+    assert {(row["committee_code"], row["role"]) for row in desk.db.query("committee_memberships")} == {
+        ("HSXX", "Ranking Member"), ("HSXX01", None),
+    }
+    files[legislators.SEATS] = {}
+    assert "one of the files is empty" in desk.refused("maintenance_daily")
+
+
+def test_where_the_files_are_not_the_old_api_is_read(desk: Desk) -> None:
+    for house, code in (("house", "HSXX"), ("senate", "SSXX"), ("joint", "JSXX")):
+        seat = {"id": f"{code[0]}000001", "name": "Ada Example", "party": "D", "state": "XX", "note": "Chair"}
+        desk.sources.files |= {
+            f"/119/{house}/committees.json": {"results": [{"committees": [
+                {"id": code, "name": "Examples", "subcommittees": [{"id": f"{code}01", "name": "Few"}]},
+            ]}]},
+            f"/119/{house}/committees/{code}.json": {"results": [{"current_members": [seat]}]},
+        }
+    assert desk.counts("maintenance_daily") == (11, 11, 0, 0)
+    assert {row["chamber"] for row in desk.db.query("politician_profiles")} == {"house", "senate"}
+    assert {row["role"] for row in desk.db.query("committee_memberships")} == {"Chair"}
+    desk.sources.files["/119/joint/committees.json"] = {"status": "ERROR"}
+    assert "/119/joint/committees.json has no results" in desk.refused("maintenance_daily")
 
 
 def test_a_task_without_its_key_starts_no_run(desk: Desk) -> None:
