@@ -12,20 +12,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, cast
+from typing import cast
 
 import requests
 import urllib3.exceptions
 from alpaca.common.exceptions import APIError
 from alpaca.common.rest import RESTClient
-from requests.adapters import HTTPAdapter
 
 from broker_answers import BrokerError, Json, JsonObject, checked_order, read_json, same_order
 from clock import Clock
 from config import AlpacaSettings
+from http_wire import Wire
 from log_setup import printable
 
-READ_CHUNK = 1_000_000  # most pages at one go: after each chunk the reading thread waits for its turn again
 LONGEST_ERROR = 500
 LONGEST_CODE = 60
 DUPLICATE_ID_WORDS = "client_order_id must be unique"
@@ -112,7 +111,7 @@ class Line:
 
     def __init__(self, client: RESTClient, address: str, settings: AlpacaSettings, clock: Clock) -> None:
         self._client = client
-        self._wire = cast(_Wire, client._session.get_adapter("https://"))
+        self._wire = cast(Wire, client._session.get_adapter("https://"))
         self._wire.hides_bodies = True
         self._address = address
         self._pace = _Pace(clock)
@@ -198,44 +197,12 @@ class _Pace:
             self._free_at = now + (WAIT_WITHOUT_ADVICE_SECONDS if advice is None else advice)
 
 
-class _Wire(HTTPAdapter):
-    """Keeps the raw answer, and bounds each call as a whole: connecting, waiting and reading."""
-
-    def __init__(self, timeout_seconds: float) -> None:
-        self._timeout = timeout_seconds
-        self.hides_bodies = False
-        self.response: requests.Response | None = None
-        self.body = b""
-        super().__init__(max_retries=0)
-
-    def close(self) -> None:
-        self.response = None  # as long as it is there, its connection is not closed
-        super().close()
-
-    def send(self, request: requests.PreparedRequest, *_: Any, **options: Any) -> requests.Response:
-        deadline = time.monotonic() + self._timeout
-        options |= {"stream": True, "timeout": (self._timeout, self._timeout)}
-        response = super().send(request, **options)
-        chunks: list[bytes] = []
-        # read1 gives what has arrived; a plain read would wait for a full chunk however slowly it drips in.
-        while chunk := response.raw.read1(READ_CHUNK, decode_content=True):
-            chunks.append(chunk)
-            if time.monotonic() > deadline:
-                response.close()
-                raise requests.ReadTimeout(f"the answer was not complete after {self._timeout:g} seconds")
-        self.body = b"".join(chunks)
-        # alpaca-py parses whatever it is handed, and a page of orders is half a megabyte.
-        response._content = b"" if self.hides_bodies else self.body
-        self.response = response
-        return response
-
-
 def tame(client: RESTClient, timeout_seconds: float) -> RESTClient:
     """Take alpaca-py's repetitions and the environment's proxy from a client, and give it a total timeout."""
     # alpaca-py repeats calls, POST included, on 429 and 504, and has no timeout; neither is reachable from outside.
     client._retry = 0
     client._session.trust_env = False
-    wire = _Wire(timeout_seconds)
+    wire = Wire(timeout_seconds)
     client._session.mount("https://", wire)
     client._session.mount("http://", wire)
     return client

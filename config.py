@@ -23,6 +23,8 @@ PAPER_URL = "https://paper-api.alpaca.markets"
 LIVE_URL = f"https://{LIVE_HOST}"
 NO_KEY = "test-mode"  # what the local paper broker is given
 DATA_URL = "https://data.alpaca.markets"
+QUIVER_URL = "https://api.quiverquant.com"
+LEGISLATORS_URL = "https://unitedstates.github.io/congress-legislators"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 log = logging.getLogger("config")
@@ -87,6 +89,15 @@ class ScheduleSettings:
 
 
 @dataclass(frozen=True)
+class DataSettings:
+    """Where outside data comes from; empty URLs in test mode mean the bundled samples."""
+
+    quiver_base_url: str
+    legislators_base_url: str
+    quiver_api_key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a decision may ask for and how its trade may go on: dollars, shares, hours."""
 
@@ -116,6 +127,7 @@ class Settings:
     alpaca: AlpacaSettings
     schedule: ScheduleSettings
     limits: Limits
+    data: DataSettings
     analysis_timezone: ZoneInfo
     use_audit_trail: bool
     log_level: str
@@ -124,7 +136,7 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that may appear in no log line and in no table."""
-        return (*self.alpaca.secrets, self.postgres.password)
+        return tuple(filter(None, (*self.alpaca.secrets, self.data.quiver_api_key, self.postgres.password)))
 
 
 def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = None) -> Settings:
@@ -139,6 +151,7 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
         alpaca=_alpaca(env, test_mode),
         schedule=_schedule(env),
         limits=_limits(env),
+        data=_data(env, test_mode),
         analysis_timezone=env.zone("ANALYSIS_TIMEZONE", "UTC"),
         use_audit_trail=env.boolean("USE_AUDIT_TRAIL", True),
         log_level=env.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
@@ -243,15 +256,17 @@ class _Environment:
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ConfigError(f"{name} is {value!r}; expected a time zone such as America/New_York") from error
 
-    def url(self, name: str, default: str) -> str:
+    def url(self, name: str, default: str, example: str = PAPER_URL, path: str = "") -> str:
+        """Read an address; `path` is the pattern of what may follow the host."""
         value = self.text(name, default).rstrip("/")
         if not value:
             return ""
         if "@" in value:
-            raise ConfigError(f"{name} holds a user name or password; give scheme and host only")
-        wrong = f"{name} is {value!r}; expected scheme and host only, such as {PAPER_URL}"
+            raise ConfigError(f"{name} holds a user name or password; leave them out")
+        wanted = "an address without ? and #" if path else "scheme and host only"
+        wrong = f"{name} is {value!r}; expected {wanted}, such as {example}"
         # Other spellings of a host name, such as full-width letters, would slip past the check for the live broker.
-        if not re.fullmatch(r"https?://[a-z0-9_.:\[\]-]*[a-z0-9\]]", value, re.ASCII | re.IGNORECASE):
+        if not re.fullmatch(r"https?://[a-z0-9_.:\[\]-]*[a-z0-9\]]" + path, value, re.ASCII | re.IGNORECASE):
             raise ConfigError(wrong)
         try:
             parts = urlsplit(value)
@@ -334,6 +349,16 @@ def _schedule(env: _Environment) -> ScheduleSettings:
         daily_summary_time=env.clock_time("DAILY_SUMMARY_TIME", "18:30"),
         retention_day=env.whole("RETENTION_DAY", 1, 1, 28),
         retention_time=env.clock_time("RETENTION_TIME", "04:00"),
+    )
+
+
+def _data(env: _Environment, test_mode: bool) -> DataSettings:
+    quiver, legislators = ("", "") if test_mode else (QUIVER_URL, LEGISLATORS_URL)
+    path = r"(/[a-z0-9_.~-]+)*"
+    return DataSettings(
+        quiver_base_url=env.url("QUIVER_BASE_URL", quiver, QUIVER_URL, path),
+        legislators_base_url=env.url("LEGISLATORS_BASE_URL", legislators, LEGISLATORS_URL, path),
+        quiver_api_key=env.text("QUIVER_API_KEY"),
     )
 
 

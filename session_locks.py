@@ -1,7 +1,8 @@
 """One at a time: session locks of PostgreSQL keep programs from working on one account together.
 
-A pass holds the account, a daemon also holds its own place. Both belong to the connection that does the work, so the
-server gives them back whenever that ends, however it ends. Each is per database and schema.
+A pass holds the account, a daemon also holds its own place, and a task that fetches data holds its name. All belong to
+the connection that does the work, so the server gives them back whenever that ends, however it ends. Each is per
+database and schema.
 """
 
 import logging
@@ -14,21 +15,21 @@ from db_layer import DatabaseError, Row, TradingDB
 PASS_WAIT_SECONDS = 60  # a pass that waits for the broker's minute and for a cancel ends within that
 LOCK_NOT_AVAILABLE = "55P03"
 LOST = (
-    "the connection to PostgreSQL was lost, and with it the lock that keeps other programs off this account; "
+    "the connection to PostgreSQL was lost, and with it the lock that keeps other programs off this work; "
     "this run ends here, and the next one goes on from what was committed"
 )
 
 # Two numbers are a space of their own, apart from the locks of one number.
-TAKE_IF_FREE = "SELECT pg_try_advisory_lock(%(place)s, hashtext(%(schema)s)) AS taken"
+TAKE_IF_FREE = "SELECT pg_try_advisory_lock(%(place)s, hashtext(%(name)s)) AS taken"
 WAIT_AT_MOST = "SELECT set_config('lock_timeout', %(wait)s, true), set_config('statement_timeout', '0', true)"
-TAKE = "SELECT pg_advisory_lock(%(place)s, hashtext(%(schema)s))"
-GIVE_BACK = "SELECT pg_advisory_unlock(%(place)s, hashtext(%(schema)s))"
+TAKE = "SELECT pg_advisory_lock(%(place)s, hashtext(%(name)s))"
+GIVE_BACK = "SELECT pg_advisory_unlock(%(place)s, hashtext(%(name)s))"
 HOLDER = """
 SELECT activity.application_name AS program, activity.pid, activity.backend_start AS since
 FROM pg_locks lock JOIN pg_stat_activity activity ON activity.pid = lock.pid
 WHERE lock.locktype = 'advisory' AND lock.objsubid = 2 AND lock.granted
   AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND lock.classid::bigint = %(place)s AND lock.objid::bigint = hashtext(%(schema)s)::bigint & 4294967295
+  AND lock.classid::bigint = %(place)s AND lock.objid::bigint = hashtext(%(name)s)::bigint & 4294967295
 """
 
 log = logging.getLogger("session_locks")
@@ -39,9 +40,13 @@ class Place(IntEnum):
 
     ACCOUNT = 0x746D61
     DAEMON = 0x746D64
+    TASK = 0x746D74
 
 
-WORK = {Place.ACCOUNT: "is at work on this account", Place.DAEMON: "runs as the daemon of this account"}
+WORK = {
+    Place.ACCOUNT: "is at work on this account", Place.DAEMON: "runs as the daemon of this account",
+    Place.TASK: "does the same task",
+}
 
 
 class LockTakenError(DatabaseError):
@@ -70,8 +75,18 @@ def hold_daemon(db: TradingDB, wait_seconds: float = 0) -> Iterator[None]:
 
 
 @contextmanager
-def _hold(db: TradingDB, place: Place, wait_seconds: float) -> Iterator[None]:
-    key = {"place": int(place), "schema": db.schema}
+def hold_task(db: TradingDB, task_name: str) -> Iterator[None]:
+    """Be the only process that does this task during the block.
+
+    Raises LockTakenError at once when another one does, and DatabaseError like `hold_account`.
+    """
+    with _hold(db, Place.TASK, 0, f"{db.schema} {task_name}"):
+        yield
+
+
+@contextmanager
+def _hold(db: TradingDB, place: Place, wait_seconds: float, name: str | None = None) -> Iterator[None]:
+    key = {"place": int(place), "name": name or db.schema}
     db.connect()
     with db.pinned(LOST):
         if not db.execute_query(TAKE_IF_FREE, key)[0]["taken"]:

@@ -35,9 +35,10 @@ WITH call AS (
     SELECT * FROM known UNION ALL SELECT * FROM fresh
 )
 INSERT INTO audit.api_call_logs (
-    api_request_payload_id, api_response_payload_id, endpoint, http_status_code, duration_ms, rate_limit_remaining,
-    created_at)
-SELECT request.id, response.id, call.endpoint, call.http_status, call.duration_ms, call.rate_limit_remaining, %(now)s
+    data_ingestion_run_id, api_request_payload_id, api_response_payload_id, endpoint, http_status_code, duration_ms,
+    rate_limit_remaining, created_at)
+SELECT %(run_id)s, request.id, response.id, call.endpoint, call.http_status, call.duration_ms,
+       call.rate_limit_remaining, %(now)s
 FROM call
 JOIN stored request ON request.type = 'ApiRequest' AND request.sha256 = call.request_sha256
 JOIN stored response ON response.type = 'ApiResponse' AND response.sha256 = call.response_sha256
@@ -126,12 +127,17 @@ def _stored(payload: Payload, source: str, now: datetime) -> dict[str, object]:
     }
 
 
-def record_reads(db: TradingDB, source: str, reads: Sequence[Read], now: datetime) -> None:
-    """Write calls with both payloads; a payload that is stored already is pointed at. Raises DatabaseError."""
+def record_reads(
+    db: TradingDB, source: str, reads: Sequence[Read], now: datetime, run_id: int | None = None,
+) -> None:
+    """Write calls with both payloads; a payload that is stored already is pointed at. Raises DatabaseError.
+
+    `run_id` is data_ingestion_runs.id of the run that made them; None for calls to the broker.
+    """
     if not reads:
         return
     db.execute_prepared(RECORD_READS, {
-        "source": source, "now": now, "endpoints": [read.endpoint for read in reads],
+        "source": source, "now": now, "run_id": run_id, "endpoints": [read.endpoint for read in reads],
         "requests": [read.request.kept for read in reads],
         "request_sha256s": [read.request.sha256 for read in reads],
         "request_lengths": [read.request.byte_length for read in reads],

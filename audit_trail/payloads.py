@@ -29,11 +29,15 @@ class PayloadPolicy:
         data = text.encode("utf-8")
         return Payload(text if self.keep_bodies else None, hashlib.sha256(data).hexdigest(), len(data))
 
-    def _redacted(self, text: str) -> str:
-        clean = text
+    def without_secrets(self, text: str) -> str:
+        """Return text with each secret in it blotted out."""
         for secret in filter(None, self.secrets):
             for spelling in (secret, json.dumps(secret)[1:-1]):
-                clean = clean.replace(spelling, "[redacted]")
+                text = text.replace(spelling, "[redacted]")
+        return text
+
+    def _redacted(self, text: str) -> str:
+        clean = self.without_secrets(text)
         # A secret that looks like a number or a key leaves a hole in the JSON.
         return text if clean == text else _verbatim(clean)
 

@@ -34,3 +34,22 @@ BEGIN
         ALTER TABLE position_tracking ADD COLUMN pnl_before_today numeric(18,6), ADD COLUMN valued_on date;
     END IF;
 END $$;
+
+-- Nothing could fill these tables before, so no row has to be given what its source said.
+DO $$
+BEGIN
+    IF to_regclass('quiver_trades') IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('quiver_trades') AND attname = 'trade_key'
+    ) THEN
+        ALTER TABLE quiver_trades
+            ADD COLUMN trade_key text NOT NULL, ADD COLUMN lot integer NOT NULL, ADD COLUMN asset_type text NOT NULL,
+            ADD COLUMN tradable boolean NOT NULL, ADD COLUMN party text, ADD COLUMN owner text,
+            ADD COLUMN is_officer boolean, ADD COLUMN is_director boolean, ADD COLUMN is_ten_percent_owner boolean,
+            ADD COLUMN officer_title text, ADD COLUMN side text CHECK (side IN ('buy', 'sell')),
+            ADD COLUMN portion text CHECK (portion IN ('full', 'partial')), ADD COLUMN description text,
+            ADD COLUMN vendor_modified text,
+            ALTER COLUMN symbol DROP NOT NULL, ALTER COLUMN disclosure_date DROP NOT NULL,
+            ALTER COLUMN transaction_date SET NOT NULL;
+        ALTER TABLE committees ADD COLUMN jurisdiction text;
+    END IF;
+END $$;

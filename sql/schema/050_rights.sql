@@ -10,7 +10,8 @@ BEGIN
     GRANT SELECT ON
         trade_journal, order_execution, external_order, order_fill, position_adjustment, position_tracking,
         quiver_trades, politician_profiles, committees, committee_memberships, blocked_assets,
-        audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.api_payloads, audit.api_call_logs,
+        audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.quarantined_records,
+        audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
         audit.trading_control, audit.limit_raises, audit.audit_log
     TO trading_app, trading_reader, trading_purge;
@@ -18,7 +19,8 @@ BEGIN
     GRANT INSERT ON
         trade_journal, order_execution, external_order, order_fill, position_adjustment, position_tracking,
         quiver_trades, politician_profiles, committees, committee_memberships, blocked_assets,
-        audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.api_payloads, audit.api_call_logs,
+        audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.quarantined_records,
+        audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
         audit.trading_control, audit.limit_raises
     TO trading_app;
@@ -36,6 +38,7 @@ BEGIN
     GRANT UPDATE, DELETE ON position_tracking TO trading_app;
     GRANT DELETE ON position_adjustment TO trading_app;
     GRANT UPDATE ON quiver_trades, politician_profiles, committees, committee_memberships, blocked_assets TO trading_app;
+    GRANT DELETE ON blocked_assets TO trading_app;
 
     GRANT UPDATE (status, status_reason, executed_at, failed_at, cancelled_at, updated_at)
         ON audit.trade_decisions TO trading_app;

@@ -63,7 +63,7 @@ def test_the_statements_of_every_layer_are_among_them() -> None:
     assert {
         "db_layer", "analysis_rows", "order_records", "trade_records", "order_desk", "order_monitor", "order_executor",
         "position_monitor", "risk_gate", "audit_trail.alerts", "audit_trail.calls", "audit_trail.decisions",
-        "audit_trail.executions", "audit_trail.trace",
+        "audit_trail.executions", "audit_trail.ingestion", "audit_trail.trace", "data_fetch.records",
     } <= modules
 
 

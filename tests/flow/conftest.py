@@ -11,6 +11,7 @@ import order_monitor
 import position_monitor
 from db_layer import TradingDB
 from paper_broker import PaperBroker, SimulatedClock, serve
+from tests.flow.sources import Desk, serve_sources
 from tests.flow.world import START, World
 
 
@@ -29,3 +30,9 @@ def without_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away the lock that keeps passes apart: what is underneath must keep them from harm all the same."""
     for program in (order_executor, order_monitor, position_monitor):
         monkeypatch.setattr(program, "hold_account", lambda _db: nullcontext())
+
+
+@pytest.fixture
+def desk(db: TradingDB, database: dict[str, Any]) -> Iterator[Desk]:
+    with TradingDB(config=database | {"user": "trading_app"}) as programs, serve_sources() as sources:
+        yield Desk(db, programs, sources)
