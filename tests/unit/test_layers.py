@@ -23,7 +23,7 @@ LAYERS = (
     {"daily_loss", "order_news", "pass_log", "risk_gate"},
     {"market_view"},
     {"order_desk"},
-    {"account_sync", "parts", "row_history", "trade_book"},
+    {"account_sync", "parts", "row_history", "shares_at_broker", "trade_book"},
     {"order_changes", "protection", "reconciliation", "standing"},
     {"decision_review", "startup_barrier", "wind_down"},
     {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
