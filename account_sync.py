@@ -6,18 +6,24 @@ from decimal import Decimal
 from functools import partial
 
 from alpaca_client import Broker, JsonObject, number
+from audit_trail import AlertKind
 from clock import Clock
 from db_layer import Row, TradingDB
 from fill_records import add_fills, follow_fills, note_external_orders, unexplained, working_external_orders
-from order_comparison import replaces
+from order_comparison import end_of_lost, replaces
 from order_desk import OrderDesk
-from order_life import AT_BROKER, OrderStatus
-from order_records import listing_start, load_orders
+from order_life import AT_BROKER, ENDED, OrderRole, OrderStatus
+from order_records import listing_start, load_group, load_orders
 from pass_log import Event, PassLog
 
 # Our clock and the broker's may differ; listings begin this much earlier.
 CLOCK_MARGIN = timedelta(hours=1)
 LONGEST_CHAIN = 20  # replacements of one leg between two passes; an answer that leads in a circle ends here
+ENTRIES_OF_TRADE = """
+SELECT alpaca_order_id FROM order_execution
+WHERE trade_journal_id = %(journal_id)s AND order_type = 'ENTRY' AND alpaca_order_id IS NOT NULL
+ORDER BY id DESC
+"""
 WORKING = frozenset({*AT_BROKER, OrderStatus.UNKNOWN})
 
 
@@ -94,14 +100,50 @@ class AccountSync:
     def _ask_for_absent(self, rows: Sequence[Row], listed: set[str], found: PassLog) -> None:
         """Ask for working orders that the listing left out, one by one: absence says nothing about them."""
         absent = {
-            row["id"]: row["client_order_id"] for row in rows
+            row["id"]: row for row in rows
             if row["alpaca_order_id"] not in listed and row["alpaca_order_id"] is not None
             and row["order_status"] in WORKING and row["parent_order_id"] is None
         }
-        found.resolve_failures([row["client_order_id"] for row in rows if row["id"] not in absent])
-        for order_id, name in absent.items():
+        present = [row["client_order_id"] for row in rows if row["id"] not in absent]
+        found.resolve_failures(present)
+        found.resolve((AlertKind.ORDER_LOST,), present)
+        for row in absent.values():
             self.rows = None
-            found.tolerate(name, partial(self._desk.refresh, order_id))
+            found.tolerate(row["client_order_id"], partial(self._ask_for, row, found))
+
+    def _ask_for(self, row: Row, found: PassLog) -> None:
+        """Read an order by its id; one that the broker does not know is an alert, and twice no protection any more."""
+        name = row["client_order_id"]
+        if self._desk.refresh(row["id"]):
+            found.resolve((AlertKind.ORDER_LOST,), (name,))
+            return
+        words = f"the broker does not know order {name} any more, which it had taken"
+        exits = row["order_type"] != OrderRole.ENTRY
+        if exits and found.is_open(AlertKind.ORDER_LOST, name) and self._give_up(row):
+            words = f"{words}; it counts as cancelled, and its shares get another exit"
+        elif exits:
+            words = f"{words}; the next pass asks again before another exit is placed"
+        else:
+            words = f"{words}; it counts as an entry that may fill: look for it at the broker"
+        found.critical(AlertKind.ORDER_LOST, name, words)
+
+    def _give_up(self, row: Row) -> bool:
+        """End an exit that the broker knows neither by its id nor by ours; False where it may still work.
+
+        Nothing is concluded unless the broker knows the entry of its trade: another account would know neither. When
+        the order turns up again, its row works again.
+        """
+        entries = self._db.execute_query(ENTRIES_OF_TRADE, {"journal_id": row["trade_journal_id"]})
+        if not any(self._broker.get_order(entry["alpaca_order_id"]) for entry in entries):
+            return False
+        group = load_group(self._db, row["id"])
+        ids = [member["alpaca_order_id"] for member in group if member["alpaca_order_id"] is not None]
+        if self._broker.find_order(row["client_order_id"]) or any(map(self._broker.get_order, ids)):
+            return False
+        self._desk.news.apply([
+            end_of_lost(member) for member in group if OrderStatus(member["order_status"]) not in ENDED
+        ])
+        return True
 
     def _ask_for_external(self, order_id: str) -> None:
         """Hear of somebody else's order that was placed before the listing begins."""

@@ -55,6 +55,7 @@ __all__ = [
     "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "number", "same_order",
 ]
 
+NOT_FOUND, NOT_FOUND_CODE = 404, 40410000
 PAGE_SIZE = 500
 ACTIVITIES_PAGE_SIZE = 100
 MAX_PAGES = 400
@@ -350,7 +351,7 @@ class Broker:
         raise BrokerError(f"the listing of {path} did not come to an end; nothing was concluded from it")
 
     def _read_one(self, path: str, params: Mapping[str, str]) -> JsonObject | None:
-        answer = self._read(self._trading, Request("GET", path, params), absent=404)
+        answer = self._read(self._trading, Request("GET", path, params), absent=NOT_FOUND_CODE)
         if answer is not None and not isinstance(answer, dict):
             raise BrokerError(f"GET {path} gave no JSON object")
         return answer
@@ -376,7 +377,9 @@ class Broker:
         if heard is None:
             self._record(exchanges)
         body = reply.parsed
-        if reply.http_status == absent is not None and isinstance(body, dict) and "message" in body:
+        # Without the broker's own code a 404 may come from something on the way, and says nothing of the order.
+        said = (reply.http_status, body.get("code")) if isinstance(body, dict) else None
+        if absent is not None and said == (NOT_FOUND, absent):
             return None
         if reply.http_status != 200 or body is None:
             what = f"HTTP {reply.http_status}, " if reply.http_status else ""

@@ -82,6 +82,14 @@ def end_of_replaced(successor: Successor, orders: Iterable[Heard]) -> Change | N
     return Change(row, OrderStatus.REPLACED, old)
 
 
+def end_of_lost(row: Row) -> Change:
+    """Return the presumed end of an order that the broker does not know any more: cancelled, without its word."""
+    said = ("filled_qty", "filled_avg_price", "filled_at", "client_order_id", *TERMS)
+    return Change(row, OrderStatus.CANCELLED, {name: row[name] for name in said} | {
+        "id": row["alpaca_order_id"], "status": None,
+    })
+
+
 def is_strange(word: str | None) -> bool:
     """Tell whether a word of the broker for where an order stands is one that nobody here knows."""
     return word is not None and heard_status(word, Decimal(0)) is None
@@ -123,6 +131,6 @@ def _change(row: Row, order: Heard) -> Change | None:
 
 
 def _presumed(row: Row) -> OrderStatus:
-    """An order given up as never placed was presumed dead, not heard to be; the broker's word about it counts."""
-    given_up = row["order_status"] == OrderStatus.CANCELLED and row["alpaca_order_id"] is None
+    """An order given up as never placed, or as lost, was presumed dead, not heard to be; the broker's word counts."""
+    given_up = row["order_status"] == OrderStatus.CANCELLED and row["broker_status"] is None
     return OrderStatus.UNKNOWN if given_up else OrderStatus(row["order_status"])

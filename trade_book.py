@@ -26,7 +26,7 @@ from order_life import (
     realised_pnl,
     total_qty,
 )
-from order_records import ORDERS_OF_TRADES, listing_start, load_orders
+from order_records import ORDERS_OF_TRADES, listing_start, load_orders, set_status
 from pass_log import PassLog
 from trade import Trade, TradeEnd, trade_of
 from trade_records import (
@@ -137,6 +137,8 @@ def conclude(db: TradingDB, trades: Sequence[Trade], now: datetime) -> list[Trad
             outcomes[trade.journal["trade_decision_id"]] = (status, words)
     end_trades(db, ends, now)
     finish_decisions(db, outcomes, now)
+    for order in (order for trade in trades for order in trade.exits if order["order_status"] == OrderStatus.INTENDED):
+        set_status(db, order["id"], OrderStatus.CANCELLED, now)
     for trade in trades:
         end = ends[trade.id]
         log.info("trade over", extra={

@@ -51,6 +51,7 @@ class AlertKind(StrEnum):
     NOT_FLATTENED = "not_flattened"
     ODD_EXECUTION = "odd_execution"
     ORDER_CHANGED_BY_BROKER = "order_changed_by_broker"
+    ORDER_LOST = "order_lost"
     ORDER_MISMATCH = "order_mismatch"
     ORDER_NOT_RECORDED = "order_not_recorded"
     ORDER_NOT_SETTLED = "order_not_settled"

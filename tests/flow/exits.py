@@ -10,7 +10,7 @@ import pytest
 from alpaca_client import Broker, Request
 from order_monitor import OrderMonitor
 from paper_broker.orders import Order
-from tests.flow.world import Killed, World
+from tests.flow.world import Killed, LineGoesDown, World
 
 ORDERS = "/v2/orders"
 REFUSALS = {
@@ -114,6 +114,34 @@ def monitor_until_it_dies(world: World, text: str, moment: str) -> None:
     broker = Dies(world.settings.alpaca, clock=world.clock)
     with pytest.raises(Killed):
         OrderMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
+
+
+def monitor_with_the_line_down(world: World) -> None:
+    """A pass that reaches the broker for everything but its orders."""
+    with LineGoesDown(world.settings.alpaca, clock=world.clock) as broker:
+        OrderMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
+
+
+def forget(world: World, order: Order) -> list[tuple[dict[str, Order], str, Order]]:
+    """Let the broker lose an order with its group, and return what `remember` needs."""
+    state, lost = world.market.state, []
+    for member in [other for other in state.orders.values() if order.id in (other.id, other.root)]:
+        for known in (state.orders, state.live, state.live_in[member.symbol], state.by_client_id):
+            lost += [(known, key, known.pop(key)) for key in (member.id, member.client_order_id) if key in known]
+    return lost
+
+
+def remember(lost: list[tuple[dict[str, Order], str, Order]]) -> None:
+    """Let the broker find again what it had lost."""
+    for known, key, order in lost:
+        known[key] = order
+
+
+def rival(world: World, kind: str = "limit", price: str = "100", side: str = "buy") -> Order:
+    """Somebody else's order that rests in the app, beside which the broker takes no plain order of the other side."""
+    return world.market.submit({
+        "symbol": "NVDA", "qty": "10", "side": side, "type": kind, f"{kind}_price": price, "time_in_force": "gtc",
+    }, source="app")
 
 
 def sold(world: World) -> Decimal:

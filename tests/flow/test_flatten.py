@@ -20,6 +20,7 @@ from tests.flow.exits import (
     part,
     place,
     refuse,
+    rival,
     sold,
     stays_as_it_is,
     trade,
@@ -126,9 +127,70 @@ def test_shares_that_somebody_elses_order_reserves_are_left_with_their_reason(wo
         "symbol": "NVDA", "qty": "30", "side": "sell", "type": "limit", "limit_price": "160", "time_in_force": "gtc",
     }, source="app")
     report = flatten(world)
-    assert (report.done, left(report)) == (False, [("NVDA", 45)])
-    assert "only 15 are free" in report.ours[0].why
-    assert world.posted()[-1]["type"] == "stop"
+    assert (report.done, left(report)) == (False, [("NVDA", 30)])
+    assert "only 0 are free" in report.ours[0].why
+    assert sold(world) == 15
+    assert stays_as_it_is(world)
+
+
+def test_shares_that_nothing_explains_are_left_and_the_others_closed(world: World) -> None:
+    world.open_position()
+    world.market.state.positions["NVDA"].qty = Decimal(40)
+    world.pass_time(hours=8)
+    flatten(world)
+    assert exits(world) == [40]
+    assert stays_as_it_is(world)
+    world.pass_time(hours=16)
+    report = flatten(world, switched=True)
+    assert (left(report), is_flat(world), sold(world)) == ([("NVDA", 5)], True, 40)
+    assert "the broker has 0" in report.ours[0].why
+    assert stays_as_it_is(world)
+    for _ in range(2):
+        world.value()
+    assert world.one("trade_journal")["pnl_is_estimate"]
+
+
+@pytest.mark.parametrize("decision", [swing(), trend()])
+def test_a_position_beside_somebody_elses_resting_order_is_closed_with_a_limit(
+    world: World, decision: dict[str, Any],
+) -> None:
+    foreign = rival(world)
+    world.open_position(decision)
+    assert flatten(world).done
+    assert (world.posted()[-1]["type"], world.posted()[-1]["limit_price"]) == ("limit", "100.01")
+    assert (world.market.state.positions, foreign.live, sold(world)) == ({}, True, 45)
+    assert world.one("trade_journal")["exit_reason"] == "MANUAL_EXIT"
+
+
+def test_a_limit_that_does_not_fill_any_more_gives_way_to_another_close(world: World) -> None:
+    world.open_position()
+    rival(world)
+    world.market.set_liquidity("NVDA", "0")
+    assert left(flatten(world)) == [("NVDA", 45)]
+    assert member(world, "limit").limit_price == Decimal("100.01")
+    assert stays_as_it_is(world)
+    trade(world, "99")
+    for _ in range(2):
+        world.monitor()
+    assert world.one("trade_journal")["exit_reason"] == "MANUAL_EXIT"
+    assert sold(world) == 45
+
+
+def test_a_close_that_was_lost_is_not_sent_again_once_somebody_closed_by_hand(world: World) -> None:
+    world.open_position()
+    switch(world, "HALTED", flatten=True)
+    world.fault("POST", ORDERS, "drop", contains=MARKET)
+    world.monitor()
+    world.pass_time(minutes=1)
+    world.monitor()
+    world.market.foreign_close("NVDA")
+    world.pass_time(minutes=5)
+    world.monitor()
+    assert world.one("order_execution", order_type="EXIT")["order_status"] == "cancelled"
+    assert world.one("alerts", kind="broker_mismatch")["level"] == "critical"
+    assert (stays_as_it_is(world), is_flat(world)) == (True, True)
+    world.value()
+    assert world.one("trade_journal")["exit_reason"] == "MANUAL_EXIT"
 
 
 def test_shares_that_are_free_only_a_moment_after_the_cancel_are_waited_for(world: World) -> None:

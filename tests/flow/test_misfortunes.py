@@ -9,8 +9,10 @@ import pytest
 
 from alpaca_client import Broker
 from order_monitor import OrderMonitor
-from tests.flow.exits import live_exits
+from tests.flow.exits import exits, forget, live_exits, member, remember, stays_as_it_is
 from tests.flow.world import World, swing, trend
+
+NO_POSITION = {"code": 40410000, "message": "position does not exist"}
 
 
 def test_a_position_closed_by_hand_gets_no_exit_that_would_open_a_short(world: World) -> None:
@@ -79,7 +81,7 @@ def test_a_mismatch_that_went_away_is_no_longer_an_open_alert(world: World) -> N
     world.execute()
     world.price("NVDA", "133.50")
     world.market.step()
-    world.fault("GET", "/v2/positions/NVDA", "status", code=404, body={"message": "position does not exist"}, times=6)
+    world.fault("GET", "/v2/positions/NVDA", "status", code=404, body=NO_POSITION, times=6)
     world.monitor()
     assert world.one("alerts")["resolved_at"] is None
     world.monitor()
@@ -267,3 +269,72 @@ def test_an_alert_about_a_trade_that_could_not_be_attended_to_ends_when_it_can(w
     world.monitor()
     assert world.one("alerts", kind="not_attended_to")["resolved_at"] is not None
     assert live_exits(world) == [45, 45]
+
+
+def parent(world: World) -> Any:
+    """The order at the broker that protects the position, the target where it is an OCO."""
+    kinds = [order.type for order in world.market.state.live.values() if order.side == "sell"]
+    return member(world, "limit" if "limit" in kinds else "stop")
+
+
+@pytest.mark.parametrize("decision", [swing(), trend()])
+def test_an_exit_that_the_broker_does_not_know_twice_is_replaced(world: World, decision: dict[str, Any]) -> None:
+    world.open_position(decision)
+    world.monitor()
+    forget(world, parent(world))
+    posts = len(world.posted())
+    world.pass_time(minutes=5)
+    world.monitor()
+    assert (world.one("alerts", kind="order_lost")["level"], len(world.posted())) == ("critical", posts)
+    world.pass_time(minutes=5)
+    world.monitor()
+    assert (exits(world), len(world.posted())) == ([45], posts + 1)
+    assert stays_as_it_is(world)
+    assert world.one("alerts", kind="order_lost")["resolved_at"] is not None
+
+
+@pytest.mark.parametrize("decision", [swing(), trend()])
+def test_an_exit_that_turns_up_after_it_was_replaced_leaves_one(world: World, decision: dict[str, Any]) -> None:
+    world.open_position(decision)
+    world.monitor()
+    lost = forget(world, parent(world))
+    for _ in range(2):
+        world.pass_time(minutes=5)
+        world.monitor()
+    remember(lost)
+    for _ in range(2):
+        world.pass_time(minutes=5)
+        world.monitor()
+    assert exits(world) == [45]
+    assert stays_as_it_is(world)
+
+
+def test_an_exit_that_the_broker_knows_again_at_the_second_look_stays(world: World) -> None:
+    world.open_position(trend())
+    world.monitor()
+    lost = forget(world, parent(world))
+    world.pass_time(minutes=5)
+    world.monitor()
+    remember(lost)
+    assert stays_as_it_is(world)
+    assert exits(world) == [45]
+    assert world.one("alerts", kind="order_lost")["resolved_at"] is not None
+
+
+def test_where_the_broker_does_not_know_the_entry_either_nothing_is_placed(world: World) -> None:
+    world.open_position(trend())
+    world.monitor()
+    for order in list(world.market.state.orders.values()):
+        forget(world, order)
+    assert stays_as_it_is(world)
+    assert world.one("alerts", kind="order_lost")["resolved_at"] is None
+
+
+def test_an_entry_that_the_broker_does_not_know_any_more_is_an_alert_and_still_counts(world: World) -> None:
+    world.decide(swing(limit_price=130, time_in_force="gtc"))
+    world.execute()
+    for order in list(world.market.state.orders.values()):
+        forget(world, order)
+    assert stays_as_it_is(world)
+    assert world.one("alerts", kind="order_lost")["level"] == "critical"
+    assert world.one("order_execution")["order_status"] == "pending"

@@ -100,19 +100,18 @@ def test_an_entry_that_fills_instead_of_being_cancelled_is_protected_whole(world
     assert (exits(world), world.one("position_tracking")["qty"]) == ([45], 45)
 
 
-def test_an_entry_whose_cancel_hangs_keeps_the_books_open_until_it_ends(world: World) -> None:
+def test_an_entry_whose_cancel_hangs_keeps_the_books_open_and_the_stop_beside_it_in_an_oco(world: World) -> None:
     place(world, trend(), filled="20")
     world.market.behave(cancel_hang=True)
     for _ in range(2):
         world.monitor()
     entry = world.one("order_execution", order_type="ENTRY")
     assert (entry["order_status"], entry["broker_status"]) == ("partially_filled", "pending_cancel")
-    assert world.one("alerts", kind="unprotected_position")["level"] == "critical"
-    assert world.one("trade_journal")["status"] == "POSITION"
+    assert (exits(world), world.one("trade_journal")["status"]) == ([20], "POSITION")
     world.market.behave(cancel_hang=False)
     world.monitor()
     assert (exits(world), world.one("order_execution", order_type="ENTRY")["order_status"]) == ([20], "cancelled")
-    assert world.one("alerts", kind="unprotected_position")["resolved_at"] is not None
+    assert world.db.query("alerts", {"level": "critical"}) == []
     assert world.market.state.shares("NVDA") == 20
 
 

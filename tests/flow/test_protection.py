@@ -17,9 +17,11 @@ from tests.flow.exits import (
     is_flat,
     member,
     monitor_until_it_dies,
+    monitor_with_the_line_down,
     part,
     place,
     refuse,
+    rival,
     sent,
     sold,
     stays_as_it_is,
@@ -147,18 +149,135 @@ def test_an_exit_at_market_that_fills_in_part_leaves_the_rest_under_one_exit(wor
 
 
 def test_somebody_elses_order_that_forbids_every_exit_is_an_alert_until_it_is_gone(world: World) -> None:
-    world.open_position(trend())
-    cancel_by_hand(world, member(world, "stop"))
-    foreign = world.market.submit({
-        "symbol": "NVDA", "qty": "5", "side": "buy", "type": "limit", "limit_price": "90", "time_in_force": "gtc",
-    }, source="app")
+    foreign = rival(world, "stop", "160")
+    world.open_position(trend(qty=1.5))
     world.monitor()
     assert (exits(world), foreign.live) == ([], True)
     assert world.one("alerts", kind="unprotected_position")["level"] == "critical"
     cancel_by_hand(world, foreign)
     world.monitor()
-    assert exits(world) == [45]
+    assert (exits(world), member(world, "stop").qty) == ([Decimal("1.5")], Decimal("1.5"))
     assert world.one("alerts", kind="unprotected_position")["resolved_at"] is not None
+
+
+SHORT = {"side": "sell", "limit_price": 136, "stop_loss": 145}
+
+
+@pytest.mark.parametrize(("kind", "price", "changes", "stop"), [
+    ("limit", "100", {}, "123"), ("stop", "160", {}, "123"), ("limit", "170", SHORT, "146"),
+])
+def test_beside_somebody_elses_resting_order_the_stop_is_part_of_an_oco(
+    world: World, kind: str, price: str, changes: dict[str, Any], stop: str,
+) -> None:
+    world.configure(ALLOW_SHORT="true")
+    foreign = rival(world, kind, price, "sell" if changes else "buy")
+    world.open_position(trend(**changes), price="136.50" if changes else "133.50")
+    world.monitor()
+    far = (Decimal("68.25"),) if changes else (Decimal(267),)
+    assert (*[order.limit_price for order in groups(world).popitem()[1] if order.type == "limit"],) == far
+    assert stays_as_it_is(world)
+    cancel_by_hand(world, foreign)
+    assert stays_as_it_is(world)
+    assert world.db.query("alerts", {"level": "critical"}) == []
+    world.price("NVDA", stop)
+    world.monitor()
+    assert world.one("trade_journal")["exit_reason"] == "STOPPED_OUT"
+    assert is_flat(world)
+
+
+def test_a_price_beyond_the_stop_closes_a_trend_beside_somebody_elses_order_with_a_limit(world: World) -> None:
+    foreign = rival(world)
+    world.decide(trend())
+    world.execute()
+    world.price("NVDA", "133.50")
+    world.price("NVDA", "120")
+    world.monitor()
+    world.monitor()
+    assert (world.posted()[-1]["type"], world.posted()[-1]["limit_price"]) == ("limit", "100.01")
+    assert world.one("trade_journal")["exit_reason"] == "EMERGENCY_EXIT"
+    assert (world.market.state.positions, foreign.live) == ({}, True)
+
+
+def test_a_fraction_beside_somebody_elses_order_is_closed_with_a_limit(world: World) -> None:
+    rival(world)
+    world.open_position(trend(qty=1.5))
+    world.monitor()
+    assert world.one("trade_journal")["exit_reason"] == "EMERGENCY_EXIT"
+    assert world.market.state.positions == {}
+
+
+@pytest.mark.parametrize("decision", [swing(), trend()])
+def test_an_exit_that_never_left_is_not_sent_once_its_shares_are_gone(world: World, decision: dict[str, Any]) -> None:
+    world.decide(decision)
+    world.execute()
+    world.price("NVDA", "133.50")
+    monitor_with_the_line_down(world)
+    world.market.foreign_close("NVDA")
+    world.pass_time(minutes=5)
+    world.monitor()
+    assert {row["order_status"] for row in world.db.query("order_execution")} == {"filled", "cancelled"}
+    assert world.one("alerts", kind="broker_mismatch")["level"] == "critical"
+    assert (stays_as_it_is(world), is_flat(world), len(world.posted())) == (True, True, 1)
+    world.value()
+    assert world.one("trade_journal")["exit_reason"] == "MANUAL_EXIT"
+
+
+def test_an_exit_that_never_left_is_sent_for_the_shares_that_are_still_there(world: World) -> None:
+    world.decide(trend())
+    world.execute()
+    world.price("NVDA", "133.50")
+    monitor_with_the_line_down(world)
+    world.market.foreign_fill("NVDA", "sell", "20")
+    world.pass_time(minutes=5)
+    world.monitor()
+    assert exits(world) == [25]
+    assert stays_as_it_is(world)
+
+
+def test_shares_brought_back_by_hand_are_not_brought_back_again(world: World) -> None:
+    world.open_position()
+    world.market.behave(both_legs_fill=True)
+    world.price("NVDA", "123")
+    world.market.step()
+    monitor_with_the_line_down(world)
+    assert world.market.state.shares("NVDA") == -45
+    assert world.one("order_execution", order_type="EXIT")["order_status"] == "intended"
+    world.market.foreign_fill("NVDA", "buy", "45")
+    world.pass_time(minutes=5)
+    world.monitor()
+    assert world.one("order_execution", order_type="EXIT")["order_status"] == "cancelled"
+    assert (stays_as_it_is(world), is_flat(world)) == (True, True)
+
+
+@pytest.mark.parametrize("decision", [swing(), trend()])
+def test_what_a_sale_by_hand_left_is_protected_at_once(world: World, decision: dict[str, Any]) -> None:
+    world.open_position(decision)
+    cancel_by_hand(world, member(world, "stop"))
+    world.market.foreign_fill("NVDA", "sell", "20")
+    world.monitor()
+    assert exits(world) == [25]
+    assert "the broker has 25" in world.one("alerts", kind="broker_mismatch")["message"]
+    assert stays_as_it_is(world)
+    assert world.one("alerts", kind="broker_mismatch")["resolved_at"] is None
+    world.value()
+    assert stays_as_it_is(world)
+    assert world.one("alerts", kind="broker_mismatch")["resolved_at"] is not None
+    world.price("NVDA", "123")
+    world.monitor()
+    assert world.one("trade_journal")["status"] == "CLOSED"
+    assert is_flat(world)
+
+
+def test_two_trades_share_what_is_left_of_their_shares(world: World) -> None:
+    for qty in (10, 20):
+        world.open_position(swing(qty=qty))
+    world.monitor()
+    for members in groups(world).copy().values():
+        cancel_by_hand(world, members[0])
+    world.market.foreign_fill("NVDA", "sell", "5")
+    world.monitor()
+    assert exits(world) == [10, 15]
+    assert stays_as_it_is(world)
 
 
 @pytest.mark.parametrize("moment", CRASHES)
@@ -197,18 +316,18 @@ def test_a_crash_while_an_exit_is_placed_leaves_one_in_the_end(
 
 
 @pytest.mark.parametrize("decision", [swing(), trend()])
-def test_shares_that_a_foreign_order_reserves_are_an_alert_and_no_order(world: World, decision: dict[str, Any]) -> None:
+def test_shares_that_a_foreign_order_reserves_are_an_alert_and_the_others_get_their_exit(
+    world: World, decision: dict[str, Any],
+) -> None:
     world.open_position(decision)
     world.monitor()
     cancel_by_hand(world, member(world, "stop"))
     foreign = world.market.submit({
         "symbol": "NVDA", "qty": "30", "side": "sell", "type": "limit", "limit_price": "160", "time_in_force": "gtc",
     }, source="app")
-    before = sent(world)
-    for _ in range(2):
-        world.pass_time(minutes=1)
-        world.monitor()
-    assert sent(world) == before
+    world.monitor()
+    assert exits(world) == [15, 30]
+    assert stays_as_it_is(world)
     alert = world.one("alerts", kind="unprotected_position")
     assert (alert["level"], alert["resolved_at"]) == ("critical", None)
     assert "only 15 are free" in alert["message"]
@@ -385,11 +504,22 @@ def test_exits_that_are_taken_and_then_rejected_are_an_alert_and_in_the_end_a_cl
     assert is_flat(world)
 
 
-def test_a_stop_is_not_taken_away_while_the_broker_shows_fewer_shares(world: World) -> None:
+def test_a_stop_is_not_taken_away_while_the_broker_shows_no_shares(world: World) -> None:
+    world.configure(DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE="30")
+    world.open_position(trend(strategy="DAYTRADE"))
+    shares = world.market.state.positions.pop("NVDA")
+    world.pass_time(hours=5, minutes=40)
+    world.monitor()
+    world.market.state.positions["NVDA"] = shares
+    assert exits(world) == [45]
+    assert world.one("alerts", kind="broker_mismatch")["level"] == "critical"
+
+
+def test_a_close_is_for_no_more_shares_than_the_broker_shows(world: World) -> None:
     world.configure(DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE="30")
     world.open_position(trend(strategy="DAYTRADE"))
     world.market.state.positions["NVDA"].qty = Decimal(40)
     world.pass_time(hours=5, minutes=40)
     world.monitor()
-    assert exits(world) == [45]
+    assert (world.posted()[-1]["type"], world.posted()[-1]["qty"]) == ("market", "40")
     assert world.one("alerts", kind="broker_mismatch")["level"] == "critical"

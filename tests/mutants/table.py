@@ -112,19 +112,29 @@ MUTANTS = (
     ),
     Mutant(
         "a stop covers half of the shares", "protection.py",
-        'time_in_force="gtc" if gtc else "day", qty=trade.held,',
-        'time_in_force="gtc" if gtc else "day", qty=trade.held // 2,', fault("B2"),
+        'time_in_force="gtc" if gtc else "day", qty=qty,',
+        'time_in_force="gtc" if gtc else "day", qty=qty // 2,', fault("B2"),
     ),
     Mutant(
-        "an exit is placed without a look at the shares", "protection.py",
-        "            there = sign * self._broker.position(trade.symbol).qty\n            if there >= trade.held:",
-        "            there = trade.held\n            if there >= trade.held:",
-        ("tests/flow/test_protection.py::test_a_stop_is_not_taken_away_while_the_broker_shows_fewer_shares",),
+        "an exit is placed without a look at the shares", "shares_at_broker.py",
+        "            there = sign * position.qty\n", "            there = trade.held\n",
+        ("tests/flow/test_protection.py::test_a_close_is_for_no_more_shares_than_the_broker_shows",),
     ),
     Mutant(
-        "an exit is placed over shares that are not free", "protection.py",
-        "if min(sign * position.qty, sign * position.available) >= trade.held:", "if sign:",
-        ("tests/flow/test_protection.py::test_shares_that_a_foreign_order_reserves_are_an_alert_and_no_order",),
+        "an exit is placed over shares that are not free", "shares_at_broker.py",
+        "min(trade.held, there, sign * position.available + reserved)", "min(trade.held, there)",
+        ("tests/flow/test_protection.py::"
+         "test_shares_that_a_foreign_order_reserves_are_an_alert_and_the_others_get_their_exit",),
+    ),
+    Mutant(
+        "an exit written earlier is sent whatever has happened since", "protection.py",
+        'if only and right and only["order_status"] != OrderStatus.INTENDED:', "if only and right:",
+        ("tests/flow/test_protection.py::test_an_exit_that_never_left_is_not_sent_once_its_shares_are_gone",),
+    ),
+    Mutant(
+        "an exit that the broker does not know is replaced at once", "account_sync.py",
+        "if exits and found.is_open(AlertKind.ORDER_LOST, name) and", "if exits and",
+        ("tests/flow/test_misfortunes.py::test_an_exit_that_the_broker_does_not_know_twice_is_replaced",),
     ),
     Mutant(
         "the kill switch is read once for each process", "kill_switch.py",

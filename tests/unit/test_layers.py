@@ -27,6 +27,7 @@ LAYERS = (
     {"market_view"},
     {"order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
+    {"shares_at_broker"},
     {"order_changes", "protection", "reconciliation", "standing"},
     {"decision_review", "startup_barrier", "wind_down"},
     {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
