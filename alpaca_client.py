@@ -53,6 +53,7 @@ __all__ = [
 PAGE_SIZE = 500
 ACTIVITIES_PAGE_SIZE = 100
 MAX_PAGES = 400
+NOT_FOUND = "40410000"  # a 404 without this code comes from a gateway, which knows nothing of orders
 
 Exchange = tuple[Request, Reply]
 IsNews = Callable[[JsonObject], bool]
@@ -331,7 +332,7 @@ class Broker:
         raise BrokerError(f"the listing of {path} did not come to an end; nothing was concluded from it")
 
     def _read_one(self, path: str, params: Mapping[str, str]) -> JsonObject | None:
-        answer = self._read(self._trading, Request("GET", path, params), absent=404)
+        answer = self._read(self._trading, Request("GET", path, params), absent=NOT_FOUND)
         if answer is not None and not isinstance(answer, dict):
             raise BrokerError(f"GET {path} gave no JSON object")
         return answer
@@ -345,7 +346,7 @@ class Broker:
         return answer
 
     def _read(
-        self, line: Line, request: Request, absent: int | None = None, heard: list[Exchange] | None = None,
+        self, line: Line, request: Request, absent: str | None = None, heard: list[Exchange] | None = None,
     ) -> Json:
         exchanges: list[Exchange] = [] if heard is None else heard
         reply = line.call(request)
@@ -357,7 +358,7 @@ class Broker:
         if heard is None:
             self._record(exchanges)
         body = reply.parsed
-        if reply.http_status == absent is not None and isinstance(body, dict) and "message" in body:
+        if reply.http_status == 404 and reply.error_code == absent:
             return None
         if reply.http_status != 200 or body is None:
             what = f"HTTP {reply.http_status}, " if reply.http_status else ""

@@ -255,8 +255,9 @@ def test_a_row_that_makes_no_sense_is_left_out_and_hides_no_other(odd: dict[str,
 def test_a_404_means_absent_only_when_the_broker_says_so() -> None:
     with line(answer("404 Not Found", '{"code": 40410000, "message": "order not found"}')) as url:
         assert Broker(settings(url)).get_order("1") is None
-    with line(answer("404 Not Found", "<html>wrong door</html>")) as url, pytest.raises(BrokerError):
-        Broker(settings(url)).get_order("1")
+    for body in ("<html>wrong door</html>", '{"message": "no Route matched with those values"}'):
+        with line(answer("404 Not Found", body)) as url, pytest.raises(BrokerError):
+            Broker(settings(url)).get_order("1")
 
 
 def test_orders_beyond_one_page_are_all_listed_once(world: World) -> None:

@@ -79,7 +79,8 @@ def test_a_mismatch_that_went_away_is_no_longer_an_open_alert(world: World) -> N
     world.execute()
     world.price("NVDA", "133.50")
     world.market.step()
-    world.fault("GET", "/v2/positions/NVDA", "status", code=404, body={"message": "position does not exist"}, times=6)
+    gone = {"code": 40410000, "message": "position does not exist"}
+    world.fault("GET", "/v2/positions/NVDA", "status", code=404, body=gone, times=6)
     world.monitor()
     assert world.one("alerts")["resolved_at"] is None
     world.monitor()
