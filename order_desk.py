@@ -50,6 +50,7 @@ from order_life import (
 )
 from order_news import OrderNews, alert_amended
 from order_records import (
+    ALERTS_OF_UNKNOWN,
     apply_changes,
     count_missed_lookup,
     last_submitted,
@@ -278,7 +279,7 @@ class OrderDesk:
     def _conclude_not_placed(self, order: Row, legs: list[Row]) -> None:
         now = self._clock.now()
         record_order_states(self._db, [_never_arrived(row) for row in (order, *legs)], now)
-        resolve_alerts(self._db, (AlertKind.ORDER_NOT_SETTLED,), (order["client_order_id"],), now)
+        resolve_alerts(self._db, ALERTS_OF_UNKNOWN, (order["client_order_id"],), now)
         if order["order_type"] != OrderRole.ENTRY:
             set_status(self._db, order["id"], OrderStatus.INTENDED, now)
             return

@@ -17,6 +17,9 @@ from order_life import (
     before,
 )
 
+# What is over once it is known what became of an order.
+ALERTS_OF_UNKNOWN = AlertKind.ORDER_NOT_SETTLED, AlertKind.ORDER_MISMATCH
+
 # An intent whose request was committed but whose answer was not is as unknown as a lost answer.
 UNSETTLED = """
 WITH interrupted AS (
@@ -301,7 +304,7 @@ def _end_alerts(db: TradingDB, changes: Sequence[Change], now: datetime) -> None
     unknown, known = OrderStatus.UNKNOWN, [change for change in changes if not is_strange(change.order["status"])]
     settled = [change.row["client_order_id"] for change in known if change.row["order_status"] == unknown]
     understood = [change.order["id"] for change in known if is_strange(change.row["broker_status"])]
-    resolve_alerts(db, (AlertKind.ORDER_NOT_SETTLED,), settled, now)
+    resolve_alerts(db, ALERTS_OF_UNKNOWN, settled, now)
     resolve_alerts(db, (AlertKind.UNKNOWN_BROKER_STATUS,), understood, now)
 
 

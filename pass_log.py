@@ -57,6 +57,10 @@ class PassLog:
         """Tell whether this alert was open when the pass began."""
         return (kind, subject) in self._open
 
+    def open_subjects(self, kinds: Sequence[AlertKind]) -> set[str]:
+        """Return what the alerts of these kinds were about that were open when the pass began."""
+        return {subject for kind, subject in self._open if kind in kinds}
+
     def alert(self, level: AlertLevel, kind: AlertKind, subject: str, message: str) -> None:
         """Raise an alert and count it as a problem. Raises DatabaseError."""
         self.events[Event.PROBLEM] += 1
@@ -74,7 +78,7 @@ class PassLog:
 
     def resolve_others(self, kinds: Sequence[AlertKind], subjects: Collection[str]) -> None:
         """End the open alerts of these kinds about anything but these subjects. Raises DatabaseError."""
-        self.resolve(kinds, [subject for kind, subject in self._open if kind in kinds and subject not in subjects])
+        self.resolve(kinds, list(self.open_subjects(kinds).difference(subjects)))
 
     def resolve_failures(self, subjects: Sequence[str]) -> None:
         """End the alerts that these could not be read or attended to. Raises DatabaseError."""

@@ -67,7 +67,8 @@ class Reconciliation:
         """Compare, and follow what is proved. Raises DatabaseError and BrokerError, before anything was concluded."""
         trades, positions = self._snapshot()
         self._others = symbols_of_others(self._db, self._clock.now() - SPLITS_SINCE)
-        symbols = sorted({trade.symbol for trade in trades} | positions.keys() | self._others)
+        doubted = self._found.open_subjects((AlertKind.POSITION_MISMATCH, AlertKind.EXTERNAL_POSITION))
+        symbols = sorted({trade.symbol for trade in trades} | positions.keys() | self._others | doubted)
         for symbol in symbols:
             ours = [trade for trade in trades if trade.symbol == symbol]
             self._found.tolerate(symbol, partial(self._compare, symbol, ours, positions, trades))

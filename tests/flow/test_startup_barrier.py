@@ -119,3 +119,40 @@ def test_a_row_that_became_the_cancel_of_its_order_is_no_edit(world: World) -> N
     )
     assert world.execute() == {"cancelled": 1}
     assert world.db.query("alerts", {"kind": "decision_edited"}) == []
+
+
+def test_a_difference_in_a_symbol_that_has_left_books_and_broker_is_over(lacking: World) -> None:
+    lacking.decide(swing("AMD", **OTHER), "AMD")
+    assert lacking.execute() == {"held back": 1}
+    lacking.market.state.positions["NVDA"].qty = Decimal(45)
+    lacking.price("NVDA", "146")
+    lacking.monitor()
+    assert lacking.one("trade_journal", symbol="NVDA")["status"] == "CLOSED"
+    lacking.pass_time(minutes=10)
+    assert lacking.execute() == {"placed": 1}
+    assert lacking.one("alerts", kind="position_mismatch")["resolved_at"] is not None
+
+
+def test_a_difference_that_grows_has_to_be_acknowledged_anew(lacking: World) -> None:
+    lacking.decide(swing("AMD", **OTHER), "AMD")
+    assert lacking.execute() == {"held back": 1}
+    acknowledge = "UPDATE audit.alerts SET acknowledged_at = now() WHERE resolved_at IS NULL"
+    lacking.db.execute_update(acknowledge)
+    lacking.market.state.positions["NVDA"].qty = Decimal(5)
+    lacking.pass_time(minutes=10)
+    assert lacking.execute() == {"held back": 1}
+    lacking.db.execute_update(acknowledge)
+    assert lacking.execute() == {"placed": 1}
+
+
+def test_an_order_that_turned_out_to_be_the_one_meant_holds_nothing_back(world: World) -> None:
+    world.price("AMD", "120")
+    world.decide(swing())
+    world.fault("POST", "/v2/orders", "drop", executed=True)
+    world.fault("GET", "/v2/orders/*", "edit", set={"qty": "44"}, times=1)
+    assert world.execute() == {"unknown outcome": 1}
+    assert world.one("alerts", kind="order_mismatch")["resolved_at"] is None
+    world.pass_time(minutes=5)
+    world.decide(swing("AMD", **OTHER), "AMD")
+    assert "placed" in world.execute()
+    assert world.one("alerts", kind="order_mismatch")["resolved_at"] is not None
