@@ -95,7 +95,11 @@ class AccountSync:
             if row["order_status"] in WORKING and row["parent_order_id"] is None
             and row["alpaca_order_id"] is not None and row["alpaca_order_id"] not in listed
         }
-        found.resolve_failures([row["client_order_id"] for row in rows if row["id"] not in absent])
+        # Of an order of unknown outcome a listing without it says nothing either.
+        found.resolve_failures([
+            row["client_order_id"] for row in rows
+            if row["id"] not in absent and row["order_status"] != OrderStatus.UNKNOWN
+        ])
         for order_id, name in absent.items():
             self.rows = None
             found.tolerate(name, partial(self._desk.refresh, order_id))

@@ -145,7 +145,7 @@ class OrderExecutor:
     def _settle(self, found: PassLog) -> Wait | None:
         """Settle what earlier passes left open, and before new entries the whole account; return why entries wait."""
         if not self._has_entries():
-            self._desk.settle_unfinished()
+            self._desk.settle_unfinished(found)
             return None
         try:
             difference = StartupBarrier(self._db, self._broker, self._clock, self._desk, found).settle()

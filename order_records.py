@@ -33,6 +33,12 @@ SELECT id, client_order_id FROM order_execution WHERE order_status = 'unknown' A
 UNION SELECT id, client_order_id FROM interrupted WHERE parent_order_id IS NULL
 ORDER BY id
 """
+UNKNOWN_ENTRIES_IN = """
+SELECT orders.client_order_id
+FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.order_status = 'unknown' AND orders.order_type = 'ENTRY' AND journal.symbol = %(symbol)s
+ORDER BY orders.id
+"""
 
 # What the next listing is held against: all orders of trades that are not over, and all others since four days before
 # the oldest working order (or the newest of all) was written, because a fill or an order can arrive after an end.
@@ -223,6 +229,11 @@ def lock_if_unsent(db: TradingDB, order_id: int) -> bool:
 def unsettled(db: TradingDB, now: datetime) -> list[Row]:
     """Return the orders whose outcome nobody knows, those of interrupted processes included. Raises DatabaseError."""
     return db.execute_query(UNSETTLED, {"now": now})
+
+
+def unknown_entries_in(db: TradingDB, symbol: str) -> list[str]:
+    """Return the client order ids of the entries in a symbol whose outcome nobody knows. Raises DatabaseError."""
+    return [row["client_order_id"] for row in db.execute_query(UNKNOWN_ENTRIES_IN, {"symbol": symbol})]
 
 
 def last_submitted(db: TradingDB, order_id: int) -> datetime:

@@ -33,6 +33,7 @@ from db_layer import Row, TradingDB
 from fill_records import fills_by_order
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, OrderStatus, decimal_text, is_ratio_of_a_split, opposite
+from order_records import unknown_entries_in
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from trade import Trade
 from trade_book import conclude, give_way, load_open_trades, load_trades, settle_estimates
@@ -277,6 +278,13 @@ class Reconciliation:
 
     def _note_external(self, symbol: str, qty: Decimal) -> None:
         words = f"{decimal_text(qty)} shares of {symbol} on the account were not bought or sold by a trade here"
+        if unknown := unknown_entries_in(self._db, symbol):
+            words = (
+                f"{words}, but may be of {', '.join(unknown)}, whose outcome is unknown; they have no stop until it is "
+                "known, so look for the order in the broker's app, and protect or close them there"
+            )
+            self._found.critical(AlertKind.EXTERNAL_POSITION, symbol, words)
+            return
         self._found.alert(AlertLevel.WARNING, AlertKind.EXTERNAL_POSITION, symbol, f"{words}; they are left alone")
 
     def _settle_guesses(self) -> None:

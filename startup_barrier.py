@@ -39,7 +39,7 @@ class StartupBarrier:
 
         Raises DatabaseError, and BrokerError where the account could not be compared.
         """
-        self._desk.settle_unfinished()
+        self._desk.settle_unfinished(self._found)
         with self._found.reading("orders"):
             self._sync.orders(self._found)
         with self._found.reading("fills"):
