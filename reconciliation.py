@@ -26,7 +26,7 @@ from adjustment_records import (
     unattributed,
     unfollowed_splits,
 )
-from alpaca_client import Broker, JsonObject
+from alpaca_client import Broker, Holding, JsonObject
 from audit_trail import AlertKind, AlertLevel
 from clock import Clock
 from db_layer import Row, TradingDB
@@ -62,6 +62,8 @@ class Reconciliation:
         self._sync = sync
         self._found = found
         self._splits: list[JsonObject] | None = None
+        self.holdings: Mapping[str, Holding] | None = None  # what the account holds, as last heard
+        self.settling: str | None = None  # a difference that may only be the broker's delay
         self._others: set[str] = set()
 
     def run(self) -> None:
@@ -77,7 +79,7 @@ class Reconciliation:
 
     def _snapshot(self) -> tuple[list[Trade], Positions]:
         """Return our trades with shares and the broker's positions, with nothing moving between the two readings."""
-        positions = self._broker.list_positions()
+        positions = self._positions()
         trades = self._trades_with_shares()
         for _ in range(LOOKS):
             if _net(trades) == positions:
@@ -86,10 +88,14 @@ class Reconciliation:
             self._sync.orders(self._found)
             self._sync.fills()
             trades = self._trades_with_shares()
-            positions = self._broker.list_positions()
+            positions = self._positions()
             if positions == before and self._found.events[Event.CHANGED] == changed:
                 break
         return trades, positions
+
+    def _positions(self) -> Positions:
+        self.holdings = self._broker.list_holdings()
+        return {symbol: holding.qty for symbol, holding in self.holdings.items()}
 
     def _trades_with_shares(self, symbol: str | None = None) -> list[Trade]:
         trades = give_way(self._db, load_open_trades(self._db, self._found), self._found, self._clock.now())
@@ -107,7 +113,10 @@ class Reconciliation:
             self._found.resolve((AlertKind.POSITION_VANISHED,), [trade.name for trade in ours])
         elif (there - booked) * booked > 0 or not ours or self._theirs(symbol) == there - booked:
             self._note_external(symbol, there - booked)
-        elif not self._is_settling(ours):
+        elif self._is_settling(ours):
+            words = f"{symbol}: {decimal_text(booked)} shares in the books, {decimal_text(there)} at the broker"
+            self.settling = f"{words}, where an order filled just now; the next pass compares again"
+        else:
             self._doubt(symbol, ours, booked, there, positions, everything)
 
     def _does_not_add_up(self, symbol: str, booked: Decimal, there: Decimal) -> bool:
