@@ -11,7 +11,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 # A module imports from the rows above its own, never from its own row or from one below.
 LAYERS = (
-    {"clock", "decision", "embedded_postgres", "log_setup", "order_life", "requirements_check", "session_pooling"},
+    {
+        "clock", "code_version", "decision", "embedded_postgres", "log_setup", "order_life", "requirements_check",
+        "session_pooling",
+    },
     {"broker_answers", "config", "tables", "trade"},
     {"broker_line", "db_layer", "local_broker"},
     {"command_line", "session_locks"},
