@@ -104,9 +104,12 @@ class AccountSync:
             if row["alpaca_order_id"] not in listed and row["alpaca_order_id"] is not None
             and row["order_status"] in WORKING and row["parent_order_id"] is None
         }
-        present = [row["client_order_id"] for row in rows if row["id"] not in absent]
-        found.resolve_failures(present)
-        found.resolve((AlertKind.ORDER_LOST,), present)
+        found.resolve((AlertKind.ORDER_LOST,), [row["client_order_id"] for row in rows if row["id"] not in absent])
+        # Of an order of unknown outcome a listing without it says nothing either.
+        found.resolve_failures([
+            row["client_order_id"] for row in rows
+            if row["id"] not in absent and row["order_status"] != OrderStatus.UNKNOWN
+        ])
         for row in absent.values():
             self.rows = None
             found.tolerate(row["client_order_id"], partial(self._ask_for, row, found))

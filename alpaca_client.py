@@ -55,10 +55,10 @@ __all__ = [
     "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "number", "same_order",
 ]
 
-NOT_FOUND, NOT_FOUND_CODE = 404, 40410000
 PAGE_SIZE = 500
 ACTIVITIES_PAGE_SIZE = 100
 MAX_PAGES = 400
+NOT_FOUND = "40410000"  # a 404 without this code comes from a gateway, which knows nothing of orders
 
 Exchange = tuple[Request, Reply]
 IsNews = Callable[[JsonObject], bool]
@@ -351,7 +351,7 @@ class Broker:
         raise BrokerError(f"the listing of {path} did not come to an end; nothing was concluded from it")
 
     def _read_one(self, path: str, params: Mapping[str, str]) -> JsonObject | None:
-        answer = self._read(self._trading, Request("GET", path, params), absent=NOT_FOUND_CODE)
+        answer = self._read(self._trading, Request("GET", path, params), absent=NOT_FOUND)
         if answer is not None and not isinstance(answer, dict):
             raise BrokerError(f"GET {path} gave no JSON object")
         return answer
@@ -365,7 +365,7 @@ class Broker:
         return answer
 
     def _read(
-        self, line: Line, request: Request, absent: int | None = None, heard: list[Exchange] | None = None,
+        self, line: Line, request: Request, absent: str | None = None, heard: list[Exchange] | None = None,
     ) -> Json:
         exchanges: list[Exchange] = [] if heard is None else heard
         reply = line.call(request)
@@ -377,9 +377,7 @@ class Broker:
         if heard is None:
             self._record(exchanges)
         body = reply.parsed
-        # Without the broker's own code a 404 may come from something on the way, and says nothing of the order.
-        said = (reply.http_status, body.get("code")) if isinstance(body, dict) else None
-        if absent is not None and said == (NOT_FOUND, absent):
+        if reply.http_status == 404 and reply.error_code == absent:
             return None
         if reply.http_status != 200 or body is None:
             what = f"HTTP {reply.http_status}, " if reply.http_status else ""

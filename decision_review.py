@@ -1,12 +1,12 @@
 """Says what should become of each row of `analysis_decision`: read only, nothing is written or sent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-from alpaca_client import Broker, JsonObject
+from alpaca_client import Broker, Holding, JsonObject
 from analysis_rows import AnalysisRow
 from clock import Clock
 from config import Limits, Settings
@@ -70,11 +70,17 @@ class DecisionReview:
         self._view: MarketView
         self.book: Book
 
-    def begin(self, rows: Iterable[AnalysisRow], account: JsonObject, limits: Limits, day_pnl: Decimal) -> None:
-        """Ask and load once what the rows of this pass are judged by. Raises DatabaseError."""
+    def begin(
+        self, rows: Iterable[AnalysisRow], account: JsonObject, limits: Limits, day_pnl: Decimal,
+        holdings: Mapping[str, Holding] | None = None,
+    ) -> None:
+        """Ask and load once what the rows of this pass are judged by; `holdings` where they were asked for already.
+
+        Raises DatabaseError.
+        """
         self._limits, self._day_pnl = limits, day_pnl
         decisions = [decision for row in rows if (decision := decision_of(row)) is not None]
-        self._view = look(self._broker, account, decisions, self._clock.now())
+        self._view = look(self._broker, account, decisions, self._clock.now(), holdings)
         self.load_book()
 
     def load_book(self) -> None:

@@ -40,10 +40,13 @@ class MarketView:
         return None
 
 
-def look(broker: Broker, account: JsonObject, decisions: Collection[Decision], now: datetime) -> MarketView:
+def look(
+    broker: Broker, account: JsonObject, decisions: Collection[Decision], now: datetime,
+    holdings: Mapping[str, Holding] | None = None,
+) -> MarketView:
     """Ask what these decisions need: one call a symbol, and one each for prices and positions, if any trades at all.
 
-    A read that fails leaves its part unknown.
+    A read that fails leaves its part unknown; `holdings` that are known are not asked for.
     """
     trading = [decision for decision in decisions if decision.trade is not None]
     symbols = sorted({decision.symbol for decision in trading})
@@ -51,7 +54,7 @@ def look(broker: Broker, account: JsonObject, decisions: Collection[Decision], n
         return MarketView(read_account(account), now)
     assets = _assets(broker, symbols)
     trades = _ask("prices", lambda: broker.latest_trades(name for name in symbols if assets.get(name) is not None))
-    holdings = _ask("positions", broker.list_holdings)
+    holdings = _ask("positions", broker.list_holdings) if holdings is None else holdings
     stale = any(
         decision.trade is not None and decision.trade.order_type is OrderType.MARKET
         and (last := (trades or {}).get(decision.symbol)) is not None and not is_fresh(last, now)

@@ -49,6 +49,7 @@ from order_life import (
 )
 from order_news import OrderNews, alert_amended
 from order_records import (
+    ALERTS_OF_UNKNOWN,
     apply_changes,
     count_missed_lookup,
     last_submitted,
@@ -56,6 +57,7 @@ from order_records import (
     set_status,
     unsettled,
 )
+from pass_log import PassLog
 from trade import TradeEnd
 from trade_records import end_trades
 
@@ -213,21 +215,22 @@ class OrderDesk:
         self.news.hear(rows, [heard, successor] if successor else [heard])
         return True
 
-    def settle_unfinished(self) -> None:
+    def settle_unfinished(self, found: PassLog) -> None:
         """Look up every order whose outcome is unknown, interrupted ones included; a failure is asked again later.
 
         Whatever goes wrong with one does not hold up the others. Raises DatabaseError.
         """
         for order in unsettled(self._db, self._clock.now()):
+            name = order["client_order_id"] or str(order["id"])
             try:
-                self.look_up(order["id"])
+                with found.reading(name):
+                    self.look_up(order["id"])
             except BrokerError as error:
                 log.warning("an unknown order stays unknown", extra={"order": order["id"], "error": error})
             except Exception as error:
                 if isinstance(error, DatabaseError) and error.lost_connection:
                     raise
                 log.exception("an unknown order was not settled", extra={"order": order["id"]})
-                name = order["client_order_id"] or str(order["id"])
                 words = f"what became of order {name} was not found out: {type(error).__name__}: {error}"
                 raise_alert(self._db, AlertLevel.CRITICAL, AlertKind.ORDER_NOT_SETTLED, name, words, self._clock.now())
 
@@ -277,7 +280,7 @@ class OrderDesk:
     def _conclude_not_placed(self, order: Row, legs: list[Row]) -> None:
         now = self._clock.now()
         record_order_states(self._db, [_never_arrived(row) for row in (order, *legs)], now)
-        resolve_alerts(self._db, (AlertKind.ORDER_NOT_SETTLED,), (order["client_order_id"],), now)
+        resolve_alerts(self._db, ALERTS_OF_UNKNOWN, (order["client_order_id"],), now)
         if order["order_type"] != OrderRole.ENTRY:
             set_status(self._db, order["id"], OrderStatus.INTENDED, now)
             return

@@ -4,11 +4,12 @@ import argparse
 import logging
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 
 import requirements_check  # noqa: F401
-from alpaca_client import Broker, BrokerError, Outcome
+from alpaca_client import Broker, BrokerError, Holding, Outcome
 from analysis_rows import AnalysisRow
 from audit_trail import AlertKind, AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
 from clock import Clock
@@ -59,6 +60,7 @@ ORDER BY orders.id
 log = logging.getLogger("order_executor")
 
 Wait = tuple[Result, str]  # what becomes of every entry of a pass, and why
+NOT_SETTLED = Result.HELD_BACK, "the account is settled before entries go out, which the next pass does"
 
 
 class OrderExecutor:
@@ -77,7 +79,8 @@ class OrderExecutor:
         self._desk = parts.desk
         self._review = DecisionReview(parts.db, parts.broker, parts.clock, parts.settings)
         self._results: Counter[Result] = Counter()
-        self._wait: Wait | None = None
+        self._wait: Wait | None = NOT_SETTLED
+        self._holdings: Mapping[str, Holding] | None = None
 
     def close(self) -> None:
         """Close the connections that were opened for it."""
@@ -103,7 +106,7 @@ class OrderExecutor:
         unreached = self._resume_changes()
         self._resume_unsent()
         candidates = [row for row in self._analysis.candidates() if row.row_key not in unreached]
-        self._review.begin(candidates, account, self._settings.limits, pnl)
+        self._review.begin(candidates, account, self._settings.limits, pnl, self._holdings)
         self._hear_doubtful()
         for row in candidates:
             self._results[self._carry_out(row)] += 1
@@ -144,13 +147,16 @@ class OrderExecutor:
 
     def _settle(self, found: PassLog) -> Wait | None:
         """Settle what earlier passes left open, and before new entries the whole account; return why entries wait."""
+        self._holdings = None
         if not self._has_entries():
-            self._desk.settle_unfinished()
-            return None
+            self._desk.settle_unfinished(found)
+            return NOT_SETTLED  # an entry that is approved, or allowed, from here on
+        barrier = StartupBarrier(self._db, self._broker, self._clock, self._desk, found)
         try:
-            difference = StartupBarrier(self._db, self._broker, self._clock, self._desk, found).settle()
+            difference = barrier.settle()
         except BrokerError as error:
-            return Result.UNREACHED, f"the account could not be compared with the books: {error}"
+            return Result.UNREACHED, f"the account was not settled, so entries wait: {error}"
+        self._holdings = barrier.holdings
         return (Result.HELD_BACK, difference) if difference else None
 
     def _has_entries(self) -> bool:

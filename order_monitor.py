@@ -62,7 +62,7 @@ class OrderMonitor:
         self._begin()
         with self._found.reading("account"):
             self._broker.account()
-        self._desk.settle_unfinished()
+        self._desk.settle_unfinished(self._found)
         self.sync_order_status()
         trades = load_open_trades(self._db, self._found, self._sync.rows)
         trades = give_way(self._db, trades, self._found, self._clock.now())

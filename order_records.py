@@ -17,6 +17,9 @@ from order_life import (
     before,
 )
 
+# What is over once it is known what became of an order.
+ALERTS_OF_UNKNOWN = AlertKind.ORDER_NOT_SETTLED, AlertKind.ORDER_MISMATCH
+
 # An intent whose request was committed but whose answer was not is as unknown as a lost answer.
 UNSETTLED = """
 WITH interrupted AS (
@@ -29,6 +32,12 @@ WITH interrupted AS (
 SELECT id, client_order_id FROM order_execution WHERE order_status = 'unknown' AND parent_order_id IS NULL
 UNION SELECT id, client_order_id FROM interrupted WHERE parent_order_id IS NULL
 ORDER BY id
+"""
+UNKNOWN_ENTRIES_IN = """
+SELECT orders.client_order_id
+FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.order_status = 'unknown' AND orders.order_type = 'ENTRY' AND journal.symbol = %(symbol)s
+ORDER BY orders.id
 """
 
 # What the next listing is held against: all orders of trades that are not over, and all others since four days before
@@ -223,6 +232,11 @@ def unsettled(db: TradingDB, now: datetime) -> list[Row]:
     return db.execute_query(UNSETTLED, {"now": now})
 
 
+def unknown_entries_in(db: TradingDB, symbol: str) -> list[str]:
+    """Return the client order ids of the entries in a symbol whose outcome nobody knows. Raises DatabaseError."""
+    return [row["client_order_id"] for row in db.execute_query(UNKNOWN_ENTRIES_IN, {"symbol": symbol})]
+
+
 def last_submitted(db: TradingDB, order_id: int) -> datetime:
     """Return when an order was last sent. Raises DatabaseError, also when nothing says that it was."""
     at: datetime | None = db.execute_query(LAST_SUBMITTED, {"id": order_id})[0]["at"]
@@ -302,7 +316,7 @@ def _end_alerts(db: TradingDB, changes: Sequence[Change], now: datetime) -> None
     unknown, known = OrderStatus.UNKNOWN, [change for change in changes if not is_strange(change.order["status"])]
     settled = [change.row["client_order_id"] for change in known if change.row["order_status"] == unknown]
     understood = [change.order["id"] for change in known if is_strange(change.row["broker_status"])]
-    resolve_alerts(db, (AlertKind.ORDER_NOT_SETTLED,), settled, now)
+    resolve_alerts(db, ALERTS_OF_UNKNOWN, settled, now)
     resolve_alerts(db, (AlertKind.UNKNOWN_BROKER_STATUS,), understood, now)
 
 

@@ -47,6 +47,7 @@ class PassLog:
         self._clock = clock
         self.events: Counter[Event] = Counter()
         self.last_words: dict[str, str] = {}  # what was last said in an alert of this pass, by subject
+        self.failures: dict[str, Exception] = {}  # why work that was tolerated could not be done, by subject
 
     @cached_property
     def _open(self) -> dict[tuple[str, str], int]:
@@ -56,6 +57,10 @@ class PassLog:
     def is_open(self, kind: AlertKind, subject: str) -> bool:
         """Tell whether this alert was open when the pass began."""
         return (kind, subject) in self._open
+
+    def open_subjects(self, kinds: Sequence[AlertKind]) -> set[str]:
+        """Return what the alerts of these kinds were about that were open when the pass began."""
+        return {subject for kind, subject in self._open if kind in kinds}
 
     def alert(self, level: AlertLevel, kind: AlertKind, subject: str, message: str) -> None:
         """Raise an alert and count it as a problem. Raises DatabaseError."""
@@ -74,7 +79,7 @@ class PassLog:
 
     def resolve_others(self, kinds: Sequence[AlertKind], subjects: Collection[str]) -> None:
         """End the open alerts of these kinds about anything but these subjects. Raises DatabaseError."""
-        self.resolve(kinds, [subject for kind, subject in self._open if kind in kinds and subject not in subjects])
+        self.resolve(kinds, list(self.open_subjects(kinds).difference(subjects)))
 
     def resolve_failures(self, subjects: Sequence[str]) -> None:
         """End the alerts that these could not be read or attended to. Raises DatabaseError."""
@@ -100,22 +105,28 @@ class PassLog:
         self.resolve((AlertKind.READ_FAILED,), (subject,))
 
     def tolerate(self, subject: str, work: Callable[[], object]) -> None:
-        """Do one piece of work so that its failure does not stop the others; a lost database goes up."""
+        """Do one piece of work so that its failure, kept in `failures`, does not stop the others.
+
+        A lost database goes up.
+        """
         try:
             with self.reading(subject):
                 work()
             self.resolve((AlertKind.NOT_ATTENDED_TO,), (subject,))
         except BrokerError as error:
+            self.failures[subject] = error
             self.events[Event.UNREACHED] += 1
             log.error("not attended to in this pass", extra={"subject": subject, "error": error})
         except DatabaseError as error:
             if error.lost_connection:
                 raise
+            self.failures[subject] = error
             if error.sqlstate == UNIQUE_VIOLATION:
                 log.warning("another process is at work on this trade", extra={"subject": subject})
                 return
             self._not_attended(subject, str(error))
         except Exception as error:  # a mistake of ours about one trade must not leave the others naked
+            self.failures[subject] = error
             log.exception("a piece of work failed", extra={"subject": subject})
             self._not_attended(subject, f"{type(error).__name__}: {error}")
 

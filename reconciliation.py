@@ -27,12 +27,13 @@ from adjustment_records import (
     unattributed,
     unfollowed_splits,
 )
-from alpaca_client import Broker, JsonObject
+from alpaca_client import Broker, Holding, JsonObject
 from audit_trail import AlertKind, AlertLevel
 from clock import Clock
 from db_layer import Row, TradingDB
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, AdjustmentKind, decimal_text, is_ratio_of_a_split, opposite
+from order_records import unknown_entries_in
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from trade import Trade
 from trade_book import conclude, give_way, held_at, load_open_trades, load_trades, settle_estimates
@@ -63,13 +64,16 @@ class Reconciliation:
         self._sync = sync
         self._found = found
         self._splits: list[JsonObject] | None = None
+        self.holdings: Mapping[str, Holding] | None = None  # what the account holds, as last heard
+        self.settling: str | None = None  # a difference that may only be the broker's delay
         self._others: set[str] = set()
 
     def run(self) -> None:
         """Compare, and follow what is proved. Raises DatabaseError and BrokerError, before anything was concluded."""
         trades, positions = self._snapshot()
         self._others = symbols_of_others(self._db, self._clock.now() - SPLITS_SINCE)
-        symbols = sorted({trade.symbol for trade in trades} | positions.keys() | self._others)
+        doubted = self._found.open_subjects((AlertKind.POSITION_MISMATCH, AlertKind.EXTERNAL_POSITION))
+        symbols = sorted({trade.symbol for trade in trades} | positions.keys() | self._others | doubted)
         for symbol in symbols:
             ours = [trade for trade in trades if trade.symbol == symbol]
             self._found.tolerate(symbol, partial(self._compare, symbol, ours, positions, trades))
@@ -77,7 +81,7 @@ class Reconciliation:
 
     def _snapshot(self) -> tuple[list[Trade], Positions]:
         """Return our trades with shares and the broker's positions, with nothing moving between the two readings."""
-        positions = self._broker.list_positions()
+        positions = self._positions()
         trades = self._trades_with_shares()
         for _ in range(LOOKS):
             if _net(trades) == positions:
@@ -86,10 +90,14 @@ class Reconciliation:
             self._sync.orders(self._found)
             self._sync.fills()
             trades = self._trades_with_shares()
-            positions = self._broker.list_positions()
+            positions = self._positions()
             if positions == before and self._found.events[Event.CHANGED] == changed:
                 break
         return trades, positions
+
+    def _positions(self) -> Positions:
+        self.holdings = self._broker.list_holdings()
+        return {symbol: holding.qty for symbol, holding in self.holdings.items()}
 
     def _trades_with_shares(self, symbol: str | None = None) -> list[Trade]:
         trades = give_way(self._db, load_open_trades(self._db, self._found), self._found, self._clock.now())
@@ -107,7 +115,10 @@ class Reconciliation:
             self._found.resolve((AlertKind.POSITION_VANISHED,), [trade.name for trade in ours])
         elif (there - booked) * booked > 0 or not ours or self._theirs(symbol) == there - booked:
             self._note_external(symbol, there - booked)
-        elif not self._is_settling(ours):
+        elif self._is_settling(ours):
+            words = f"{symbol}: {decimal_text(booked)} shares in the books, {decimal_text(there)} at the broker"
+            self.settling = f"{words}, where an order filled just now; the next pass compares again"
+        else:
             self._doubt(symbol, ours, booked, there, positions, everything)
 
     def _does_not_add_up(self, symbol: str, booked: Decimal, there: Decimal) -> bool:
@@ -292,6 +303,13 @@ class Reconciliation:
 
     def _note_external(self, symbol: str, qty: Decimal) -> None:
         words = f"{decimal_text(qty)} shares of {symbol} on the account were not bought or sold by a trade here"
+        if unknown := unknown_entries_in(self._db, symbol):
+            words = (
+                f"{words}, but may be of {', '.join(unknown)}, whose outcome is unknown; they have no stop until it is "
+                "known, so look for the order in the broker's app, and protect or close them there"
+            )
+            self._found.critical(AlertKind.EXTERNAL_POSITION, symbol, words)
+            return
         self._found.alert(AlertLevel.WARNING, AlertKind.EXTERNAL_POSITION, symbol, f"{words}; they are left alone")
 
     def _settle_guesses(self) -> None:

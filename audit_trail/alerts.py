@@ -12,7 +12,8 @@ INSERT INTO audit.alerts (level, kind, subject, message, first_seen_at, last_see
 VALUES (%(level)s, %(kind)s, %(subject)s, %(message)s, %(now)s, %(now)s)
 ON CONFLICT (kind, subject) WHERE resolved_at IS NULL
 DO UPDATE SET level = EXCLUDED.level, message = EXCLUDED.message, last_seen_at = EXCLUDED.last_seen_at,
-              occurrences = alerts.occurrences + 1
+              occurrences = alerts.occurrences + 1,
+              acknowledged_at = CASE WHEN alerts.message = EXCLUDED.message THEN alerts.acknowledged_at END
 """
 
 RESOLVE_ALERTS = """
@@ -78,6 +79,7 @@ def raise_alert(
 ) -> None:
     """Open an alert, or count one more sighting of an open one, and log it unless its cause is told anyway (`quiet`).
 
+    Who acknowledged an open alert took note of its message: another one has to be acknowledged anew.
     Raises DatabaseError.
     """
     db.execute_update(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from audit_trail.payloads import Payload
+from code_version import CODE_VERSION
 from db_layer import TradingDB
 
 # A read needs no flush of its own: whatever is concluded from it is committed later, and brings it to the disk first.
@@ -47,8 +48,8 @@ ORDER BY call.place
 """
 
 RECORD_REQUEST = """
-INSERT INTO audit.api_payloads (type, payload, source, captured_at, sha256, byte_length)
-VALUES ('ApiRequest', %(payload)s::json, %(source)s, %(now)s, %(sha256)s, %(byte_length)s)
+INSERT INTO audit.api_payloads (type, payload, source, captured_at, sha256, byte_length, code_version)
+VALUES ('ApiRequest', %(payload)s::json, %(source)s, %(now)s, %(sha256)s, %(byte_length)s, %(code_version)s)
 RETURNING id
 """
 
@@ -100,7 +101,8 @@ class Read:
 
 def record_request(db: TradingDB, source: str, request: Payload, now: datetime) -> int:
     """Write a request that is about to be sent and return its id. Raises DatabaseError."""
-    return int(db.execute_query(RECORD_REQUEST, _stored(request, source, now))[0]["id"])
+    values = _stored(request, source, now) | {"code_version": CODE_VERSION}
+    return int(db.execute_query(RECORD_REQUEST, values)[0]["id"])
 
 
 def record_response(

@@ -8,14 +8,15 @@ from decimal import Decimal
 from typing import Any
 
 from audit_trail.payloads import Payload
+from code_version import CODE_VERSION
 from db_layer import TradingDB
 from order_life import ExecutionStatus
 
 # Several orders can go out with one request (a target and its stop), so the intents come as arrays.
 RECORD_ATTEMPT = """
 WITH request AS (
-    INSERT INTO audit.api_payloads (type, payload, source, captured_at, sha256, byte_length)
-    SELECT 'ApiRequest', %(payload)s::json, 'alpaca', %(now)s, %(sha256)s, %(byte_length)s
+    INSERT INTO audit.api_payloads (type, payload, source, captured_at, sha256, byte_length, code_version)
+    SELECT 'ApiRequest', %(payload)s::json, 'alpaca', %(now)s, %(sha256)s, %(byte_length)s, %(code_version)s
     WHERE NOT EXISTS (SELECT 1 FROM audit.trade_executions under_way
                       WHERE under_way.order_execution_id = ANY(%(order_ids)s::bigint[])
                         AND under_way.status = 'submitted')
@@ -85,6 +86,7 @@ def record_attempt(
     rows = db.execute_prepared(RECORD_ATTEMPT, {
         "trade_decision_id": trade_decision_id, "order_ids": list(orders), "client_order_ids": list(orders.values()),
         "payload": request.kept, "sha256": request.sha256, "byte_length": request.byte_length, "now": now,
+        "code_version": CODE_VERSION,
     })
     return [row["id"] for row in rows]
 

@@ -33,6 +33,11 @@ BEGIN
     ) THEN
         ALTER TABLE position_tracking ADD COLUMN pnl_before_today numeric(18,6), ADD COLUMN valued_on date;
     END IF;
+    IF to_regclass('audit.api_payloads') IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('audit.api_payloads') AND attname = 'code_version'
+    ) THEN
+        ALTER TABLE audit.api_payloads ADD COLUMN code_version text;
+    END IF;
 END $$;
 
 -- Nothing could fill these tables before, so no row has to be given what its source said.

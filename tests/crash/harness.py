@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,7 +21,7 @@ from psycopg2 import sql
 from alpaca_client import Broker
 from audit_trail.calls import RECORD_READS
 from config import AlpacaSettings
-from db_layer import TABLES, TradingDB
+from db_layer import TABLES, DatabaseError, TradingDB
 from order_life import decimal_text
 from paper_broker import PaperBroker, Server, SimulatedClock
 from tests.flow.world import START, Killed, SharedClock, World
@@ -42,6 +42,26 @@ BEGIN
 END $$
 """
 AS_REPLICA = "SET LOCAL session_replication_role = replica"
+# I5 and I17: what keeps entries back, each with a name that stays while it is the same matter.
+OBSTACLES = """
+SELECT 'I17: trading is ' || state || ' by row ' || id AS name, NULL AS symbol
+FROM (SELECT id, state FROM audit.trading_control ORDER BY id DESC LIMIT 1) AS control WHERE state <> 'ACTIVE'
+UNION ALL
+SELECT 'I5: nobody knows what became of order ' || orders.id, journal.symbol
+FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.order_status = 'unknown'
+"""
+# I16: what was sent without the code's version, and entries sent without a risk check, or against one.
+UNGUARDED_REQUESTS = """
+SELECT 'request ' || id || ' without a version' AS mistake FROM audit.api_payloads
+WHERE type = 'ApiRequest' AND payload ->> 'method' <> 'GET' AND code_version IS NULL
+UNION ALL
+SELECT 'entry ' || attempt.client_order_id || ' without its risk checks' FROM audit.trade_executions attempt
+WHERE attempt.client_order_id LIKE '%-e'
+  AND (SELECT bool_and(passed) FROM audit.risk_checks checks
+       WHERE checks.trade_decision_id = attempt.trade_decision_id) IS NOT TRUE
+"""
+HELD_LOCKS = "SELECT count(*) AS locks FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()"
 UNFINISHED_REQUESTS = """
 SELECT payload.id, payload.payload::text AS text FROM audit.api_payloads payload
 WHERE payload.type = 'ApiRequest'
@@ -155,6 +175,10 @@ class MortalBroker(Broker):
                 effects.mistakes.append(f"I3: {name} inside a transaction")
             if request.method not in MESSAGES and not effects.reads:
                 return send(request, *arguments, **options)
+            if request.method in MESSAGES:
+                with suppress(DatabaseError):  # what was lost with its connection shows where the process uses it next
+                    if not self._db.execute_query(HELD_LOCKS)[0]["locks"]:
+                        effects.mistakes.append(f"I18: {name} from a process that does not hold the account")
             effects.about_to(f"{name} goes out")
             try:
                 return send(request, *arguments, **options)
@@ -171,6 +195,8 @@ class FragileWorld(World):
         super().__init__(db, server, process_db)
         self.clock = SharedClock(self)
         self.process_db = process_db
+        self.obstacles: set[tuple[str, str | None]] = set()  # as of the last check
+        self.entered = 0
         self._broker = MortalBroker(self.settings.alpaca, self.clock, process_db)
 
     @property
@@ -243,6 +269,7 @@ class Theatre:
         with self.curtain(ends, reads) as (world, books):
             effects = world.effects
             scenario.before(world)
+            check_obstacles(world)
             effects.arm()
             if fault:
                 world.fault(**fault)
@@ -296,6 +323,19 @@ def check_always(world: FragileWorld, books: Books) -> None:
     for seen in world.market.requests:
         if seen["method"] in MESSAGES:
             assert (seen["method"], seen["path"]) in said, f"I2: sent without a request in the books: {seen}"
+    unguarded = [row["mistake"] for row in world.db.execute_query(UNGUARDED_REQUESTS)]
+    assert not unguarded, f"I16: {unguarded}"
+    check_obstacles(world)
+
+
+def check_obstacles(world: FragileWorld) -> None:
+    """Check that no entry arrived past what stood in its way at the last check and still does."""
+    entries = [order for order in world.posted() if order["client_order_id"].endswith("-e")]
+    now = {(row["name"], row["symbol"]) for row in world.db.execute_query(OBSTACLES)}
+    for order in entries[world.entered:]:
+        passed = [name for name, symbol in now & world.obstacles if symbol in (None, order["symbol"])]
+        assert not passed, f"{passed[0]}, and yet {order['client_order_id']} was sent"
+    world.obstacles, world.entered = now, len(entries)
 
 
 def come_to_rest(world: FragileWorld, books: Books) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kill_switch import TradingState, change_control
 from tests.crash.harness import FragileWorld, Scenario
 from tests.flow.changes import amend, cancel, partly_filled, placed, point
 from tests.flow.exits import part
@@ -81,6 +82,23 @@ def _flattened(world: World) -> None:
     flatten(world, world.broker, world.process_db, switched=True)
 
 
+def _decided_while_halted(world: World) -> None:
+    world.decide(swing())
+    switch(world, "HALTED")
+
+
+def _resumed(world: World) -> None:
+    change_control(world.db, TradingState.ACTIVE, "drill", "tester@here", world.clock.now())
+
+
+def _decided_beside_an_unknown_order(world: World) -> None:
+    world.decide(swing())
+    world.fault("POST", "/v2/orders", "drop")
+    world.fault("GET", "/v2/orders:by_client_order_id", "status", code=500, times=3)
+    world.execute()
+    world.decide(swing(limit_price=133.70))
+
+
 SCENARIOS = {
     "entry": Scenario(_decided, (World.execute,)),
     "partial entry": Scenario(_filled_in_part, (World.monitor, _the_rest_fills, World.monitor)),
@@ -93,5 +111,7 @@ SCENARIOS = {
     "stop hit": Scenario(_stopped_out, (World.monitor,)),
     "target hit": Scenario(_at_its_target, (World.monitor,)),
     "flatten": Scenario(_to_be_flattened, (_flattened, World.monitor)),
+    "halted": Scenario(_decided_while_halted, (World.execute, _resumed, World.execute)),
+    "beside an unknown order": Scenario(_decided_beside_an_unknown_order, (World.execute, World.monitor)),
     "closed by hand": Scenario(_closed_by_hand, (World.value, World.monitor)),
 }

@@ -6,21 +6,21 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import requests
 
 import session_locks
-from alpaca_client import Broker
+from alpaca_client import Broker, Reply, Request
 from db_layer import DatabaseError, TradingDB
 from order_changes import order_name
 from order_executor import OrderExecutor
 from tests.crash.harness import FragileWorld, MortalDB, Theatre, come_to_rest
 from tests.flow.changes import amend, partly_filled, placed, point
 from tests.flow.exits import cancel_by_hand, exits, part
-from tests.flow.world import START, swing, trend
+from tests.flow.world import START, executor, swing, trend
 
 ORDERS = "/v2/orders"
 RATE_LIMITED = {"code": 42910000, "message": "rate limit exceeded"}
@@ -47,6 +47,7 @@ class Row:
     happens: Callable[[FragileWorld], object]
     ends: dict[str, Any] = field(default_factory=dict)
     rests: bool = True
+    begins: datetime = START
 
 
 def shown(world: FragileWorld) -> dict[str, Any]:
@@ -297,6 +298,55 @@ def no_room_for_the_request(world: FragileWorld) -> None:
         world.db.execute_update(ROOM_AGAIN)
 
 
+def clock_steps(by: timedelta, **fault: Any) -> Callable[[FragileWorld], object]:
+    """Our clock is set while the answer to an entry, of which a fault may become, is on its way."""
+    def happens(world: FragileWorld) -> None:
+        class Stepped(Broker):
+            def send(self, request: Request) -> Reply:
+                reply = super().send(request)
+                world.clock.set(world.clock.now() + by)
+                return reply
+
+        world.decide(swing())
+        if fault:
+            world.fault("POST", ORDERS, **fault)
+        executor(world, Stepped(world.settings.alpaca, clock=world.clock)).run()
+        for run in (world.monitor, world.value, world.execute):
+            run()
+
+    return happens
+
+
+def day_trade_until(close: datetime) -> Callable[[FragileWorld], object]:
+    """A day trade is to be closed ten minutes before this close."""
+    def happens(world: FragileWorld) -> None:
+        world.configure(DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE="10")
+        world.open_position(trend(strategy="DAYTRADE"))
+        for minutes, status in ((11, "POSITION"), (10, "CLOSED")):
+            world.pass_time(seconds=(close - timedelta(minutes=minutes) - world.clock.now()).total_seconds())
+            for _ in range(2):
+                world.monitor()
+                world.price("NVDA", "136")
+            world.monitor()
+            assert world.one("trade_journal")["status"] == status
+
+    return happens
+
+
+def market_order_on_a_holiday(world: FragileWorld) -> None:
+    world.pass_time(days=3, hours=2)  # from Friday to the third Monday of January
+    world.decide(trend(type="market", limit_price=None))
+    for _ in range(3):
+        world.pass_time(hours=1)
+        assert world.execute() == {"waiting": 1}
+    assert world.posted() == []
+    world.pass_time(hours=19)
+    world.price("NVDA", "133.50")
+    world.execute()
+
+
+CLOSED_IN_TIME = {"trade": ("CLOSED", "EOD_EXIT"), "entries": 1, "shares": 0, "exits": [], "alerts": []}
+HOUR = timedelta(hours=1)
 TABLE = {
     "B1": Row("accepted", "the order is followed", nothing, PLACED),
     "B2": Row("filled at once", "a position with its exit, the decision executed", filled_at_once, HELD),
@@ -351,6 +401,25 @@ TABLE = {
                database_lost, PLACED | {"entries": 2, "orders": 2}),
     "B23": Row("the request cannot be stored", "nothing is sent until it can", no_room_for_the_request,
                {key: value for key, value in PLACED.items() if key != "alerts"}),
+    "B24 forward": Row("the clock is set forward before the answer is there", "the order is followed",
+                       clock_steps(HOUR), PLACED),
+    "B24 back": Row("the clock is set back before the answer is there", "the order is followed",
+                    clock_steps(-HOUR), PLACED),
+    "B24 forward, lost": Row("the clock is set forward and the answer lost", "adopted",
+                             clock_steps(HOUR, kind="drop", executed=True), PLACED),
+    "B24 back, lost": Row("the clock is set back and the request lost", "not placed, once its time has gone by",
+                          clock_steps(-HOUR, kind="drop"), NOT_PLACED),
+    "B24 holiday": Row("a market order on a holiday", "nothing is sent before the next session",
+                       market_order_on_a_holiday, HELD, begins=datetime(2025, 1, 17, 15, tzinfo=UTC)),
+    "B24 early close": Row("the market closes at one", "day trades are closed before that",
+                           day_trade_until(datetime(2025, 7, 3, 17, tzinfo=UTC)), CLOSED_IN_TIME,
+                           begins=datetime(2025, 7, 3, 15, tzinfo=UTC)),
+    "B24 summer time": Row("clocks went forward yesterday", "day trades are closed before today's close",
+                           day_trade_until(datetime(2025, 3, 10, 20, tzinfo=UTC)), CLOSED_IN_TIME,
+                           begins=datetime(2025, 3, 10, 15, tzinfo=UTC)),
+    "B24 winter time": Row("clocks went back yesterday", "day trades are closed before today's close",
+                           day_trade_until(datetime(2025, 11, 3, 21, tzinfo=UTC)), CLOSED_IN_TIME,
+                           begins=datetime(2025, 11, 3, 15, tzinfo=UTC)),
 }
 
 
@@ -358,7 +427,7 @@ TABLE = {
 @pytest.mark.parametrize("name", TABLE)
 def test_each_fault_has_one_end(theatre: Theatre, name: str) -> None:
     row = TABLE[name]
-    with theatre.curtain() as (world, books):
+    with theatre.curtain(now=row.begins) as (world, books):
         row.happens(world)
         if row.rests:
             world.clock.set(max(world.clock.now(), world.market.clock.now()))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from audit_trail import (
     resolve_alerts,
     response_text,
 )
+from code_version import CODE_VERSION, digest_of
 from db_layer import DatabaseError, TradingDB
 from kill_switch import entries_allowed
 from order_life import DecisionStatus, ExecutionStatus
@@ -364,6 +366,7 @@ def test_a_message_that_places_nothing_is_written_before_it_is_said(db: TradingD
     said = PayloadPolicy().payload(request_text("DELETE", "/v2/orders/o1", {}, None))
     request_id = record_request(db, "alpaca", said, NOW)
     assert db.query("api_call_logs") == []
+    assert db.get_by_id("api_payloads", request_id)["code_version"] == CODE_VERSION
     record_response(db, "alpaca", request_id, "DELETE /v2/orders/o1", heard(""), LATER, 204, 12)
     [call] = db.query("api_call_logs")
     assert (call["api_request_payload_id"], call["http_status_code"], call["created_at"]) == (request_id, 204, LATER)
@@ -425,3 +428,20 @@ def test_the_latest_word_of_the_kill_switch_is_in_force(db: TradingDB, states: l
     for word in states:
         db.insert("trading_control", {"state": word, "reason": "drill", "changed_by": "test", "changed_at": NOW})
     assert entries_allowed(db) is allowed
+
+
+def test_a_request_to_place_an_order_says_which_code_sent_it(db: TradingDB) -> None:
+    attempt(db, {1: "c1"})
+    read(db)
+    requests = db.query("api_payloads", {"type": "ApiRequest"})
+    assert {row["payload"]["method"]: row["code_version"] for row in requests} == {"POST": CODE_VERSION, "GET": None}
+
+
+def test_another_name_or_content_of_a_file_is_another_version_of_the_code(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    versions = []
+    for name, content in (("a.py", "1"), ("a.py", "2"), ("b.py", "2"), ("tests/c.py", "3")):
+        (tmp_path / name).write_text(content)
+        versions.append(digest_of(tmp_path))
+    assert len(set(versions)) == 3
+    assert versions[2] == versions[3]  # tests do not trade

@@ -101,6 +101,36 @@ def test_an_order_that_was_not_settled_ends_its_alert_when_it_is(world: World, a
     assert alert(world, "order_not_settled")["resolved_at"] is not None
 
 
+@pytest.mark.parametrize("filled", [False, True])
+def test_an_order_that_cannot_be_looked_up_is_an_alert_until_it_can(world: World, filled: bool) -> None:
+    world.decide(swing(limit_price=136 if filled else 130))
+    world.fault("POST", "/v2/orders", "drop", executed=True)
+    for path in ("/v2/orders:by_client_order_id", "/v2/orders/*", "/v2/orders"):
+        unreadable = {"set": {"filled_avg_price": None, "filled_qty": "1"}}  # shares without a price
+        world.fault("GET", path, "edit", times=None, **unreadable)
+    world.execute()
+    levels = []
+    for _ in range(3):
+        world.pass_time(minutes=5)
+        world.monitor()
+        levels.append(alert(world, "read_failed")["level"])
+    name = world.one("order_execution")["client_order_id"]
+    assert (levels, alert(world, "read_failed")["subject"]) == (["warning", "warning", "critical"], name)
+    world.value()
+    if filled:
+        external = alert(world, "external_position")
+        assert external["level"] == "critical"
+        assert f"45 shares of NVDA on the account were not bought or sold by a trade here, but may be of {name}" in (
+            external["message"]
+        )
+    world.market.faults.clear()
+    for run in (world.monitor, world.monitor, world.value):
+        world.pass_time(minutes=5)
+        run()
+    assert world.one("order_execution", order_type="ENTRY")["order_status"] == ("filled" if filled else "pending")
+    assert world.db.query("alerts", {"resolved_at": None}) == []
+
+
 @pytest.mark.parametrize("end", ["known again", "cancelled"])
 def test_a_strange_word_of_the_broker_is_an_alert_until_it_uses_a_known_one(world: World, end: str) -> None:
     world.decide(swing(limit_price=130))

@@ -129,7 +129,7 @@ def test_an_entry_that_was_never_sent_is_cancelled_in_our_books_alone(world: Wor
     world.execute_with_the_line_down()
     halt(world)
     name = point(world, cancel(), journal_id=world.one("trade_journal")["id"])
-    assert world.execute() == {"held back": 2, "cancelled": 1}
+    assert world.execute() == {"held back": 1, "cancelled": 1}
     assert (world.posted(), deleted(world)) == ([], 0)
     assert world.one("trade_journal")["exit_reason"] == "CANCELLED"
     assert world.analysis(name)["executed"] is True

@@ -87,6 +87,15 @@ def test_days_open_are_trading_days(world: World) -> None:
     assert (journal["days_open"], journal["last_review_date"].isoformat()) == (3, "2025-01-21")
 
 
+def test_days_open_count_across_a_change_of_clocks(world: World) -> None:
+    world.pass_time(days=51)  # to the Friday before clocks go forward
+    world.open_position()
+    world.pass_time(days=3)
+    world.value()
+    journal = world.one("trade_journal")
+    assert (journal["days_open"], journal["last_review_date"].isoformat()) == (1, "2025-03-10")
+
+
 def test_no_positions_need_no_prices(world: World) -> None:
     assert world.value().symbols == 0
     assert [seen["path"] for seen in world.market.requests] == ["/v2/account", "/v2/positions"]

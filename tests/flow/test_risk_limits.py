@@ -421,6 +421,5 @@ def test_the_gate_asks_once_a_pass(world: World) -> None:
     world.execute()
     asked = [seen["path"] for seen in world.market.requests if seen["method"] == "GET"]
     assert sorted(asked) == [
-        "/v2/account", "/v2/assets/AMD", "/v2/assets/NVDA", "/v2/positions", "/v2/positions",
-        "/v2/stocks/trades/latest",
+        "/v2/account", "/v2/assets/AMD", "/v2/assets/NVDA", "/v2/positions", "/v2/stocks/trades/latest",
     ]

@@ -150,4 +150,29 @@ MUTANTS = (
         "    SELECT order_execution_id, external_order_id, concat(execution_id, clock_timestamp()), order_side,",
         fault("B17"),
     ),
+    Mutant(
+        "a halt holds nothing back", "kill_switch.py",
+        'return Control(**rows[0] | {"state": TradingState(rows[0]["state"])}) if rows else Control()',
+        "return Control()", (CRASHES.format("halted"),),
+    ),
+    Mutant(
+        "an entry goes out beside an order that nobody knows of", "risk_checks.py",
+        "words if unknown else None, Hold.LATER if unknown else None,", "None,",
+        (CRASHES.format("beside an unknown order"),),
+    ),
+    Mutant(
+        "a pass does not hold the account", "session_locks.py",
+        'if not db.execute_query(TAKE_IF_FREE, key)[0]["taken"]:\n            _wait(db, place, key, wait_seconds)\n',
+        "pass\n", (CRASHES.format("entry"),),
+    ),
+    Mutant(
+        "nothing says which code sent a message", "audit_trail/executions.py",
+        '"code_version": CODE_VERSION,', '"code_version": None,', fault("B1"),
+    ),
+    Mutant(
+        "an entry goes out although a comparison failed", "startup_barrier.py",
+        "return self._not_compared() or", "return",
+        ("tests/flow/test_startup_barrier.py::"
+         "test_no_entry_is_sent_while_a_part_of_the_account_cannot_be_compared",),
+    ),
 )

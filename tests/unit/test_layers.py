@@ -12,7 +12,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 # A module imports from the rows above its own, never from its own row or from one below.
 LAYERS = (
     {
-        "clock", "decision", "embedded_postgres", "http_wire", "log_setup", "order_life", "requirements_check",
+        "clock", "code_version", "decision", "embedded_postgres", "http_wire", "log_setup", "order_life",
+        "requirements_check",
         "session_pooling",
     },
     {"broker_answers", "config", "tables", "trade"},

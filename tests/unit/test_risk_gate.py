@@ -15,7 +15,7 @@ import pytest
 from broker_answers import Asset, Holding, LastTrade
 from config import load_settings
 from decision import NewTrade, OrderType, Side, TimeInForce, TradeStyle
-from exposure import Book, OpenEntry
+from exposure import Book, OpenEntry, day_start
 from order_life import OrderStatus
 from risk_checks import Account, Hold, RiskCheck, Situation
 from risk_gate import check_trade, decision_time, read_account
@@ -576,3 +576,14 @@ def test_the_page_for_deciders_quotes_the_refusals_of_limits_as_they_are_worded(
         refusal(asset=replace(ASSET, tradable=False)),
     ]
     assert quoted == [words for _, words in worded]
+
+
+@pytest.mark.parametrize(("now", "began"), [
+    ("2025-03-09T04:59", "2025-03-08T05:00"), ("2025-03-09T05:00", "2025-03-09T05:00"),
+    ("2025-03-10T03:59", "2025-03-09T05:00"), ("2025-03-10T04:00", "2025-03-10T04:00"),  # a day of 23 hours
+    ("2025-11-02T03:59", "2025-11-01T04:00"), ("2025-11-02T06:30", "2025-11-02T04:00"),
+    ("2025-11-03T04:59", "2025-11-02T04:00"), ("2025-11-03T05:00", "2025-11-03T05:00"),  # a day of 25 hours
+])
+def test_a_day_begins_at_midnight_in_new_york_also_when_clocks_change(now: str, began: str) -> None:
+    moment, start = (datetime.fromisoformat(f"{text}+00:00") for text in (now, began))
+    assert day_start(moment) == start
