@@ -114,6 +114,7 @@ class Protection:
         trade = reload(self._db, trade)
         if trade.held <= 0 or not self._free_at_broker(trade):
             return
+        self._clear_the_way(trade)
         order_id, outcome = self._place_exit(trade, trade.held, opposite(trade.side), reason)
         self._judge(trade, order_id, outcome)
 
@@ -204,22 +205,23 @@ class Protection:
         self.close_at_market(reload(self._db, trade), ExitReason.EMERGENCY_EXIT)
 
     def _look_afresh(self, trade: Trade) -> Trade:
-        """Hear of the trade's own orders again, and clear the way for a plain stop.
-
-        The broker refuses a stop beside a resting entry in its symbol as a potential wash trade.
-        """
-        for entry in self._resting(trade.symbol, trade.side, OrderRole.ENTRY):
-            self._desk.cancel(entry)
-            if entry["trade_journal_id"] != trade.id:
-                self.moved.add(entry["trade_journal_id"])
-                name = entry["client_order_id"]
-                words = f"entry {name} was cancelled, because the broker takes no stop for {trade.name} beside it"
-                self._found.alert(AlertLevel.WARNING, AlertKind.ENTRY_GAVE_WAY, name, words)
+        """Hear of the trade's own orders again, and clear the way for a plain stop."""
+        self._clear_the_way(trade)
         before = trade.held
         trade = reload(self._db, trade)
         if trade.held > 0 and trade.held != before:
             self.hold([trade])
         return trade
+
+    def _clear_the_way(self, trade: Trade) -> None:
+        """Cancel the entries that rest in the symbol: beside them a plain exit is refused as a potential wash trade."""
+        for entry in self._resting(trade.symbol, trade.side, OrderRole.ENTRY):
+            self._desk.cancel(entry)
+            if entry["trade_journal_id"] != trade.id:
+                self.moved.add(entry["trade_journal_id"])
+                name = entry["client_order_id"]
+                words = f"entry {name} was cancelled, because the broker takes no exit for {trade.name} beside it"
+                self._found.alert(AlertLevel.WARNING, AlertKind.ENTRY_GAVE_WAY, name, words)
 
     def _resting(self, symbol: str, side: str, *roles: OrderRole) -> list[Row]:
         wanted = {"symbol": symbol, "side": side, "roles": [str(role) for role in roles]}
