@@ -230,7 +230,7 @@ class Reconciliation:
                 for trade in trades:
                     restate_prices(self._db, trade, ratio, now)
             after = load_trades(self._db, ids)
-            hold_positions(self._db, [trade for trade in after if trade.held > 0], now)
+            hold_positions(self._db, [trade for trade in after if trade.held != 0], now)
         self._found.events[Event.ADJUSTED] += len(adjustments)
         for change in adjustments:
             log.warning("a position changed without an order of ours", extra={

@@ -56,6 +56,18 @@ def test_a_position_whose_stop_is_refused_again_is_closed_at_market(
     assert sold(world) == 45
 
 
+def test_an_entry_placed_later_does_not_keep_a_position_from_being_closed(world: World) -> None:
+    refuse(world, '"type": "stop"', 2)
+    refuse(world, '"type": "market"', 1)
+    world.open_position(trend())
+    world.decide(trend(limit_price=130, time_in_force="gtc"))
+    world.execute()
+    world.monitor()
+    world.monitor()
+    assert is_flat(world)
+    assert world.one("alerts", kind="entry_gave_way")["level"] == "warning"
+
+
 def test_where_not_even_closing_is_taken_each_pass_tries_that_once(world: World) -> None:
     refuse(world, '"side": "sell"', 6)
     world.open_position()

@@ -311,6 +311,23 @@ def test_what_was_traded_after_a_split_is_told_from_the_split(world: World) -> N
     assert sold > 45 * stopped
 
 
+def test_a_profit_counts_what_a_split_unseen_until_the_end_and_a_person_did(world: World) -> None:
+    """The target was not adjusted to the reverse split and sold 45 of the 9; a person bought the 36 back."""
+    world.open_position()
+    entry = world.one("trade_journal")["actual_entry"]
+    world.pass_time(hours=14)
+    world.market.split("NVDA", "1/5")
+    world.pass_time(hours=10)
+    assert world.market.state.shares("NVDA") == -36
+    world.market.foreign_fill("NVDA", "buy", Decimal(36), Decimal(670))
+    world.monitor()
+    assert world.one("trade_journal")["exit_reason"] == "TARGET_HIT"
+    world.value()
+    sold = world.one("order_fill", side="sell")["price"]
+    journal = world.one("trade_journal")
+    assert (journal["status"], journal["actual_pnl"]) == ("CLOSED", 45 * (sold - entry) - 36 * 670)
+
+
 def test_what_was_sold_before_a_trade_existed_closes_nothing_of_it(world: World) -> None:
     world.market.foreign_fill("NVDA", "buy", Decimal(45))
     world.decide(swing("AMD"), "AMD")
