@@ -13,6 +13,7 @@ LONGEST_DECISION = MAX_BYTES + 1
 UNLIMITED = 1_000_000_000
 REFUSAL = "REJECTED: "
 SHORTEST_REMARKS = 100
+LONGEST_ID = 255
 ADDED_FIELDS = {
     "existing_order_id": "varchar", "existing_trade_journal_id": "integer",
     "executed": "boolean", "execution_time": "timestamp",
@@ -52,21 +53,22 @@ SELECT decision.analysis_row_key AS row_key, decision.analysis_decision_id AS an
 FROM audit.trade_decisions decision JOIN analysis_decision source ON source.{key}::text = decision.analysis_row_key
 WHERE decision.status = 'pending' AND source.executed IS TRUE
   AND left(source."Decision"::text, %(longest)s) <> decision.source_bytes
+  AND left(source."Analysis_Id"::text, {longest_id}) IS NOT DISTINCT FROM decision.analysis_decision_id
   AND NOT EXISTS (SELECT 1 FROM audit.trade_decisions later
                   WHERE later.analysis_row_key = decision.analysis_row_key AND later.id > decision.id)
 """
+# A row that has another Analysis_Id by now holds another decision.
+THE_SAME = 'WHERE {key} = %(row_key)s AND left("Analysis_Id"::text, {longest_id}) IS NOT DISTINCT FROM %(known_as)s'
 MARK_PLACED = """
 UPDATE analysis_decision
 SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
     existing_order_id = %(order_id)s, existing_trade_journal_id = %(journal_id)s
-WHERE {key} = %(row_key)s RETURNING 1
-"""
+""" + THE_SAME + " RETURNING 1"
 MARK_REFUSED = """
 UPDATE analysis_decision
 SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
     "Remarks" = left(concat_ws(chr(10), %(remark)s::text, NULLIF("Remarks"::text, '')), %(room)s)
-WHERE {key} = %(row_key)s RETURNING 1
-"""
+""" + THE_SAME + " RETURNING 1"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class AnalysisRow:
     remarks: str | None = None
     existing_order_id: str | None = None
     existing_trade_journal_id: int | None = None
+
+    @property
+    def known_as(self) -> str | None:
+        """The Analysis_Id as the books keep it: with the row's key it names a decision."""
+        return self.analysis_id and self.analysis_id[:LONGEST_ID]
 
     @property
     def text_sha256(self) -> str:
@@ -105,10 +112,12 @@ class AnalysisRows:
         """Return the approved rows not carried out yet, in the order of "Date_time". Raises DatabaseError."""
         return self._rows(CANDIDATES, {})
 
-    def find(self, row_key: str) -> AnalysisRow | None:
-        """Return one such row; None when it is gone, carried out or no longer approved. Raises DatabaseError."""
-        rows = self._rows(FIND_ROW, {"row_key": row_key})
-        return rows[0] if rows else None
+    def is_approved(self, row_key: str, known_as: str | None) -> bool:
+        """Tell whether a decision is such a row still; not when it is gone, carried out, or another's by now.
+
+        Raises DatabaseError.
+        """
+        return any(row.known_as == known_as for row in self._rows(FIND_ROW, {"row_key": row_key}))
 
     def lock(self, row_key: str) -> AnalysisRow | None:
         """Lock one such row in the open transaction; None when it is taken, changed or gone."""
@@ -120,19 +129,25 @@ class AnalysisRows:
         rows = self._db.execute_query(self._keyed(EDITED), {"longest": LONGEST_DECISION})
         return {row["row_key"]: row["analysis_id"] for row in rows}
 
-    def mark_placed(self, row_key: str, order_id: str | None, journal_id: int, now: datetime) -> bool:
+    def mark_placed(
+        self, row_key: str, known_as: str | None, order_id: str | None, journal_id: int, now: datetime,
+    ) -> bool:
         """Mark the row as carried out, with the broker's order placed or cancelled; False when the row is gone.
 
         Raises DatabaseError.
         """
-        return self._mark(MARK_PLACED, {"row_key": row_key, "order_id": order_id, "journal_id": journal_id, "now": now})
+        return self._mark(MARK_PLACED, {
+            "row_key": row_key, "known_as": known_as, "order_id": order_id, "journal_id": journal_id, "now": now,
+        })
 
-    def mark_refused(self, row_key: str, reason: str, now: datetime) -> bool:
+    def mark_refused(self, row_key: str, known_as: str | None, reason: str, now: datetime) -> bool:
         """Mark the row as done with and say why in the first line of its remarks; False when it is gone.
 
         Remarks that no longer fit the column are cut at their end. Raises DatabaseError.
         """
-        return self._mark(MARK_REFUSED, {"row_key": row_key, "remark": f"{REFUSAL}{reason}", "now": now})
+        return self._mark(MARK_REFUSED, {
+            "row_key": row_key, "known_as": known_as, "remark": f"{REFUSAL}{reason}", "now": now,
+        })
 
     def _rows(self, statement: str, parameters: dict[str, object]) -> list[AnalysisRow]:
         known = {"zone": self._zone, "longest": LONGEST_DECISION}
@@ -148,7 +163,7 @@ class AnalysisRows:
             self._key = f'"{key}"'
             room = {row["name"]: row["room"] for row in self._db.execute_query(FIND_COLUMNS)}["Remarks"]
             self._room = room or UNLIMITED
-        return statement.format(key=self._key)
+        return statement.format(key=self._key, longest_id=LONGEST_ID)
 
 
 def key_column(db: TradingDB) -> str:

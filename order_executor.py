@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Outcome
-from analysis_rows import AnalysisRow
+from analysis_rows import LONGEST_ID, AnalysisRow
 from audit_trail import AlertKind, AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
@@ -17,7 +17,7 @@ from config import Settings
 from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action
-from decision_review import LONGEST_ID, DecisionReview, Result, Verdict, decision_of
+from decision_review import DecisionReview, Result, Verdict, decision_of
 from kill_switch import Control, TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
 from order_changes import (
@@ -251,9 +251,10 @@ class OrderExecutor:
         if verdict.result is Result.MARKED and verdict.order_id is not None:
             self._desk.mark(verdict.order_id)
         elif verdict.result is Result.MARKED and verdict.target is not None:
-            self._desk.mark_done(row.row_key, verdict.target.entry["alpaca_order_id"], verdict.target.id)
+            entry = verdict.target.entry
+            self._desk.mark_done(row.row_key, row.known_as, entry["alpaca_order_id"], verdict.target.id)
         elif verdict.result in (Result.REFUSED, Result.MARKED):
-            self._desk.mark_refused(row.row_key, verdict.reason)
+            self._desk.mark_refused(row.row_key, row.known_as, verdict.reason)
 
     def _write_decision(self, row: AnalysisRow, verdict: Verdict) -> int:
         now = self._clock.now()
@@ -275,7 +276,7 @@ class OrderExecutor:
             try:
                 with self._db.transaction():
                     self._write_refusal(row, verdict)
-                self._desk.mark_refused(row.row_key, verdict.reason)
+                self._desk.mark_refused(row.row_key, row.known_as, verdict.reason)
                 return Result.REFUSED
             except DatabaseError as second:
                 error = second
@@ -328,7 +329,7 @@ class OrderExecutor:
             row_key = order["analysis_row_key"]
             if refusal is not None:
                 self._give_up(order, DecisionStatus.FAILED, f"not_placed: the broker was out of reach, and {refusal}")
-            elif row_key is not None and self._analysis.find(row_key) is None:
+            elif row_key is not None and not self._analysis.is_approved(row_key, order["analysis_decision_id"]):
                 words = "the approval was withdrawn before the order could be sent"
                 self._give_up(order, DecisionStatus.CANCELLED, words)
             elif self._wait is not None:
@@ -424,7 +425,7 @@ def new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
         symbol=(decision.symbol if decision else (row.ticker or "").strip()[:20]) or UNREADABLE_SYMBOL,
         side=trade.side if trade else None, quantity=trade.qty if trade else None,
         order_type=trade.order_type if trade else None, limit_price=trade.limit_price if trade else None,
-        analysis_decision_id=row.analysis_id and row.analysis_id[:LONGEST_ID],
+        analysis_decision_id=row.known_as,
         analysis_row_key=row.row_key[:LONGEST_ID], target_order_id=target.entry["id"] if target else None,
         source_bytes=row.text, source_bytes_sha256=row.text_sha256,
         rationale={
