@@ -108,11 +108,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything a program is told from outside."""
+class DatabaseSettings:
+    """What a program is told that speaks to the database only."""
 
     test_mode: bool
     postgres: PostgresSettings
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that may appear in no log line and in no table."""
+        return (self.postgres.password,)
+
+
+@dataclass(frozen=True)
+class Settings(DatabaseSettings):
+    """Everything a program is told from outside."""
+
     alpaca: AlpacaSettings
     schedule: ScheduleSettings
     limits: Limits
@@ -146,7 +157,18 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
     )
 
 
-def get_postgres_config(test_mode: bool = False, settings: Settings | None = None) -> dict[str, str | int]:
+def load_database_settings(test_mode: bool = False, environ: Mapping[str, str] | None = None) -> DatabaseSettings:
+    """Read where the database is and nothing else, so that a slip in another setting stops no halt.
+
+    Raises ConfigError.
+    """
+    env = _Environment(_environment() if environ is None else environ)
+    return DatabaseSettings(test_mode, _postgres(env, test_mode))
+
+
+def get_postgres_config(
+    test_mode: bool = False, settings: DatabaseSettings | None = None,
+) -> dict[str, str | int]:
     """Return psycopg2 connection keywords; in test mode without `TEST_POSTGRES_*` the embedded server is started.
 
     Raises ConfigError.
