@@ -14,7 +14,10 @@ UNLIMITED = 1_000_000_000
 REFUSAL = "REJECTED: "
 SHORTEST_REMARKS = 100
 LONGEST_ID = 255
-ADDED_FIELDS = {
+# What NocoDB's table has to have, the four fields that are added for us last.
+FIELDS = {
+    "Analysis_Id": "varchar", "Date_time": "timestamp", "Ticker": "varchar", "Decision": "json", "Approve": "boolean",
+    "Date": "date", "Remarks": "text",
     "existing_order_id": "varchar", "existing_trade_journal_id": "integer",
     "executed": "boolean", "execution_time": "timestamp",
 }
@@ -30,13 +33,16 @@ FIND_COLUMNS = """
 SELECT attname AS name, CASE WHEN atttypmod > 4 THEN atttypmod - 4 END AS room FROM pg_attribute
 WHERE attrelid = to_regclass('analysis_decision') AND attnum > 0 AND NOT attisdropped
 """
-# Times without zone are wall time in ANALYSIS_TIMEZONE; a checkbox may be NULL, which means false. A time that
-# Python cannot hold (a year such as 20250, or infinity) counts as none, so that only its own row is refused.
+# Times without zone are wall time in ANALYSIS_TIMEZONE, others are shown in the session's zone, UTC; a checkbox may be
+# NULL, which means false. A time that Python cannot hold (a year such as 20250, or infinity) counts as none, so that
+# only its own row is refused.
 ROW_COLUMNS = """
 SELECT {key}::text AS row_key, "Analysis_Id"::text AS analysis_id, "Ticker"::text AS ticker,
        left("Decision"::text, %(longest)s) AS text,
        CASE WHEN COALESCE("Date_time"::timestamp, "Date"::timestamp) BETWEEN '0001-01-02' AND '9999-12-30'
-            THEN COALESCE("Date_time"::timestamp, "Date"::timestamp) AT TIME ZONE %(zone)s END AS decided_at,
+            THEN COALESCE("Date_time"::timestamp, "Date"::timestamp) AT TIME ZONE
+                 CASE WHEN "Date_time" IS NOT NULL AND pg_typeof("Date_time") = 'timestamptz'::regtype
+                      THEN 'UTC' ELSE %(zone)s END END AS decided_at,
        "Remarks"::text AS remarks, existing_order_id::text AS existing_order_id,
        existing_trade_journal_id::bigint AS existing_trade_journal_id
 FROM analysis_decision
@@ -59,14 +65,19 @@ WHERE decision.status = 'pending' AND source.executed IS TRUE
 """
 # A row that has another Analysis_Id by now holds another decision.
 THE_SAME = 'WHERE {key} = %(row_key)s AND left("Analysis_Id"::text, {longest_id}) IS NOT DISTINCT FROM %(known_as)s'
-MARK_PLACED = """
+DONE = """
 UPDATE analysis_decision
-SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
+SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE
+        CASE WHEN pg_typeof(execution_time) = 'timestamptz'::regtype THEN 'UTC' ELSE %(zone)s END,
+"""
+# An earlier refusal is over with an order; what people wrote below it stays.
+MARK_PLACED = DONE + """
+    "Remarks" = CASE WHEN "Remarks"::text LIKE %(refusal)s || '%%'
+                     THEN NULLIF(regexp_replace("Remarks"::text, '^(' || %(refusal)s || '[^\n]*(\n|$))+', ''), '')
+                     ELSE "Remarks"::text END,
     existing_order_id = %(order_id)s, existing_trade_journal_id = %(journal_id)s
 """ + THE_SAME + " RETURNING 1"
-MARK_REFUSED = """
-UPDATE analysis_decision
-SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
+MARK_REFUSED = DONE + """
     "Remarks" = left(concat_ws(chr(10), %(remark)s::text, NULLIF("Remarks"::text, '')), %(room)s)
 """ + THE_SAME + " RETURNING 1"
 
@@ -138,6 +149,7 @@ class AnalysisRows:
         """
         return self._mark(MARK_PLACED, {
             "row_key": row_key, "known_as": known_as, "order_id": order_id, "journal_id": journal_id, "now": now,
+            "refusal": REFUSAL,
         })
 
     def mark_refused(self, row_key: str, known_as: str | None, reason: str, now: datetime) -> bool:
@@ -169,7 +181,7 @@ class AnalysisRows:
 def key_column(db: TradingDB) -> str:
     """Return the name of the primary key of `analysis_decision`.
 
-    Raises DatabaseError when the table, one of the four added fields or a single-column key is missing.
+    Raises DatabaseError when the table, a field that we use or a single-column key is missing.
     """
     columns = {row["name"] for row in db.execute_query(FIND_COLUMNS)}
     if not columns:
@@ -177,9 +189,10 @@ def key_column(db: TradingDB) -> str:
             f"there is no table analysis_decision in the schema {db.schema} (POSTGRES_SCHEMA); "
             "it is made in NocoDB, not here"
         )
-    missing = [f"{name} ({kind})" for name, kind in ADDED_FIELDS.items() if name not in columns]
+    missing = [f"{name} ({kind})" for name, kind in FIELDS.items() if name not in columns]
     if missing:
-        raise DatabaseError(f"analysis_decision lacks the fields {', '.join(missing)}; add them in NocoDB")
+        lacking = ", ".join(missing)
+        raise DatabaseError(f"analysis_decision lacks the fields {lacking}; add them in NocoDB, spelt like this")
     keys = [row["name"] for row in db.execute_query(FIND_KEY)]
     if len(keys) != 1:
         raise DatabaseError("analysis_decision needs a primary key of one column, so that exactly one row is marked")

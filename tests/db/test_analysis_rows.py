@@ -261,6 +261,41 @@ def test_a_missing_table_is_said_to_be_made_in_nocodb(db: TradingDB, analysis: A
         analysis.candidates()
 
 
+@pytest.mark.parametrize(("renamed", "missing"), [
+    ('"Remarks" TO "Remark"', r"Remarks \(text\)"), ('"Date" TO date', r"Date \(date\)"),
+    ('"Ticker" TO "Symbol"', r"Ticker \(varchar\)"),
+])
+def test_a_field_with_another_name_is_missing(db: TradingDB, renamed: str, missing: str) -> None:
+    db.execute_update(f"ALTER TABLE analysis_decision RENAME {renamed}")
+    with pytest.raises(DatabaseError, match=f"lacks the fields {missing}; add them in NocoDB, spelt like this"):
+        key_column(db)
+
+
+def test_times_with_a_zone_of_their_own_are_taken_at_their_word(db: TradingDB) -> None:
+    db.execute_update('ALTER TABLE analysis_decision ALTER "Date_time" TYPE timestamptz, '
+                      "ALTER execution_time TYPE timestamptz")
+    add(db, at="2025-01-15 09:30-05")
+    add(db, "a2", at=None, date="2025-01-15")
+    analysis = AnalysisRows(db, NEW_YORK)
+    decided = datetime(2025, 1, 15, 14, 30, tzinfo=UTC), datetime(2025, 1, 15, 5, tzinfo=UTC)
+    assert tuple(row.decided_at for row in analysis.candidates()) == decided
+    analysis.mark_refused("a1", "a1", "why", NOW)
+    analysis.mark_placed("a2", "a2", "order-1", 7, NOW)
+    assert [row["execution_time"] for row in rows(db)] == [NOW, NOW]
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    (None, None), ("", ""), ("seen by Ann", "seen by Ann"), ("REJECTED: too old", None),
+    ("REJECTED: too old\nREJECTED: over 5 %\nseen by Ann\nREJECTED: says Bob", "seen by Ann\nREJECTED: says Bob"),
+])
+def test_a_refused_row_that_is_carried_out_after_all_loses_the_refusal(
+    db: TradingDB, analysis: AnalysisRows, before: str | None, after: str | None,
+) -> None:
+    add(db, remarks=before)
+    analysis.mark_placed("a1", "a1", "order-1", 7, NOW)
+    assert rows(db)[0]["Remarks"] == after
+
+
 def test_missing_fields_are_named_with_their_types(db: TradingDB, analysis: AnalysisRows) -> None:
     db.execute_update("ALTER TABLE analysis_decision DROP COLUMN executed, DROP COLUMN existing_order_id")
     with pytest.raises(DatabaseError, match=r"lacks the fields existing_order_id \(varchar\), executed \(boolean\);"):
