@@ -26,8 +26,8 @@ LAYERS = (
     {"account_sync", "parts", "row_history", "trade_book"},
     {"order_changes", "protection", "reconciliation", "standing"},
     {"decision_review", "startup_barrier", "wind_down"},
-    {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
-    {"flattening", "scheduler"},
+    {"order_executor", "order_monitor", "position_monitor"},
+    {"flattening"},
     {"scripts"},
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
