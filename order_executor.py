@@ -47,6 +47,10 @@ UNSTORABLE = ("22", "23", "54")  # SQLSTATE classes: data exception, integrity v
 
 # Rows with the same Analysis_Id are looked at one after the other, also by two processes.
 TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended(%(analysis_id)s, 0))"
+REFUSED_SINCE = """
+SELECT analysis_decision_id AS name, status_reason AS reason FROM audit.trade_decisions
+WHERE strategy_name = %(strategy)s AND status = 'failed' AND failed_at >= %(since)s ORDER BY id
+"""
 # Claimed earlier, and what became of it provably never reached the broker.
 UNSENT_ENTRIES = """
 SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale
@@ -78,6 +82,7 @@ class OrderExecutor:
         self._review = DecisionReview(parts.db, parts.broker, parts.clock, parts.settings)
         self._results: Counter[Result] = Counter()
         self._wait: Wait | None = None
+        self._began = parts.clock.now()
 
     def close(self) -> None:
         """Close the connections that were opened for it."""
@@ -92,7 +97,7 @@ class OrderExecutor:
             return self._pass()
 
     def _pass(self) -> Counter[Result]:
-        self._results = Counter()
+        self._results, self._began = Counter(), self._clock.now()
         self._take_limits()
         found = PassLog(self._db, self._clock)
         with found.reading("account"):
@@ -110,6 +115,11 @@ class OrderExecutor:
         self._alert_edited_rows(found)
         log.info("executor pass finished", extra={str(name): count for name, count in self._results.items()})
         return self._results
+
+    def refusals(self) -> list[str]:
+        """Return a line for each decision that the last pass refused. Raises DatabaseError."""
+        found = self._db.execute_query(REFUSED_SINCE, {"strategy": STRATEGY, "since": self._began})
+        return [f"{row['name']}: refused: {row['reason']}" for row in found]
 
     def preview(self) -> list[str]:
         """Return a line for each decision that a pass would look at; nothing is written or sent."""
@@ -405,7 +415,9 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
             show("\n".join(executor.preview()) or "No approved decisions are waiting.")
             return EXIT_DONE
         results = executor.run()
+        refusals = executor.refusals() if results[Result.REFUSED] else []
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
+    show("\n".join(refusals))
     failed = any(results[result] for result in (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED))
     return EXIT_FAILED if failed else EXIT_DONE
 

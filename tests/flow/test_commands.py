@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import db_layer
 import flattening
+import order_executor
 from db_layer import TradingDB
 from kill_switch import TradingState, current_control
-from scripts import create_production_tables, trading_control
+from scripts import create_production_tables, demo, trading_control
+from tests.flow.world import World, swing
 
 UNFINISHED = "run order_monitor.py until status shows no position"
 
@@ -98,3 +101,24 @@ def test_calling_a_flatten_off_says_that_its_orders_are_to_be_followed(
     assert UNFINISHED not in capsys.readouterr().out
     assert control(command) == 0
     assert UNFINISHED in capsys.readouterr().out
+
+
+def test_the_executor_says_why_it_refused(
+    world: World, with_broker: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_broker.setenv("ALPACA_BASE_URL", world.server.url)
+    with_broker.setenv("ALPACA_DATA_URL", world.server.url)
+    world.decide(swing(qty=-1))
+    world.execute()
+    world.decide("[]")
+    assert order_executor.main([]) == 0
+    assert capsys.readouterr().out == "refused: 1\nA2: refused: the Decision must be a JSON object, not a list\n"
+
+
+def test_a_demo_that_cannot_write_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(demo, "STATE", tmp_path / "file" / "demo")
+    assert demo.main([]) == 2
+    assert "which cannot be written" in capsys.readouterr().err
