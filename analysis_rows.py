@@ -13,7 +13,11 @@ LONGEST_DECISION = MAX_BYTES + 1
 UNLIMITED = 1_000_000_000
 REFUSAL = "REJECTED: "
 SHORTEST_REMARKS = 100
-ADDED_FIELDS = {
+LONGEST_ID = 255
+# What NocoDB's table has to have, the four fields that are added for us last.
+FIELDS = {
+    "Analysis_Id": "varchar", "Date_time": "timestamp", "Ticker": "varchar", "Decision": "json", "Approve": "boolean",
+    "Date": "date", "Remarks": "text",
     "existing_order_id": "varchar", "existing_trade_journal_id": "integer",
     "executed": "boolean", "execution_time": "timestamp",
 }
@@ -29,13 +33,16 @@ FIND_COLUMNS = """
 SELECT attname AS name, CASE WHEN atttypmod > 4 THEN atttypmod - 4 END AS room FROM pg_attribute
 WHERE attrelid = to_regclass('analysis_decision') AND attnum > 0 AND NOT attisdropped
 """
-# Times without zone are wall time in ANALYSIS_TIMEZONE; a checkbox may be NULL, which means false. A time that
-# Python cannot hold (a year such as 20250, or infinity) counts as none, so that only its own row is refused.
+# Times without zone are wall time in ANALYSIS_TIMEZONE, others are shown in the session's zone, UTC; a checkbox may be
+# NULL, which means false. A time that Python cannot hold (a year such as 20250, or infinity) counts as none, so that
+# only its own row is refused.
 ROW_COLUMNS = """
 SELECT {key}::text AS row_key, "Analysis_Id"::text AS analysis_id, "Ticker"::text AS ticker,
        left("Decision"::text, %(longest)s) AS text,
        CASE WHEN COALESCE("Date_time"::timestamp, "Date"::timestamp) BETWEEN '0001-01-02' AND '9999-12-30'
-            THEN COALESCE("Date_time"::timestamp, "Date"::timestamp) AT TIME ZONE %(zone)s END AS decided_at,
+            THEN COALESCE("Date_time"::timestamp, "Date"::timestamp) AT TIME ZONE
+                 CASE WHEN "Date_time" IS NOT NULL AND pg_typeof("Date_time") = 'timestamptz'::regtype
+                      THEN 'UTC' ELSE %(zone)s END END AS decided_at,
        "Remarks"::text AS remarks, existing_order_id::text AS existing_order_id,
        existing_trade_journal_id::bigint AS existing_trade_journal_id
 FROM analysis_decision
@@ -52,21 +59,27 @@ SELECT decision.analysis_row_key AS row_key, decision.analysis_decision_id AS an
 FROM audit.trade_decisions decision JOIN analysis_decision source ON source.{key}::text = decision.analysis_row_key
 WHERE decision.status = 'pending' AND source.executed IS TRUE
   AND left(source."Decision"::text, %(longest)s) <> decision.source_bytes
+  AND left(source."Analysis_Id"::text, {longest_id}) IS NOT DISTINCT FROM decision.analysis_decision_id
   AND NOT EXISTS (SELECT 1 FROM audit.trade_decisions later
                   WHERE later.analysis_row_key = decision.analysis_row_key AND later.id > decision.id)
 """
-MARK_PLACED = """
+# A row that has another Analysis_Id by now holds another decision.
+THE_SAME = 'WHERE {key} = %(row_key)s AND left("Analysis_Id"::text, {longest_id}) IS NOT DISTINCT FROM %(known_as)s'
+DONE = """
 UPDATE analysis_decision
-SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
+SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE
+        CASE WHEN pg_typeof(execution_time) = 'timestamptz'::regtype THEN 'UTC' ELSE %(zone)s END,
+"""
+# An earlier refusal is over with an order; what people wrote below it stays.
+MARK_PLACED = DONE + """
+    "Remarks" = CASE WHEN "Remarks"::text LIKE %(refusal)s || '%%'
+                     THEN NULLIF(regexp_replace("Remarks"::text, '^(' || %(refusal)s || '[^\n]*(\n|$))+', ''), '')
+                     ELSE "Remarks"::text END,
     existing_order_id = %(order_id)s, existing_trade_journal_id = %(journal_id)s
-WHERE {key} = %(row_key)s RETURNING 1
-"""
-MARK_REFUSED = """
-UPDATE analysis_decision
-SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE %(zone)s,
+""" + THE_SAME + " RETURNING 1"
+MARK_REFUSED = DONE + """
     "Remarks" = left(concat_ws(chr(10), %(remark)s::text, NULLIF("Remarks"::text, '')), %(room)s)
-WHERE {key} = %(row_key)s RETURNING 1
-"""
+""" + THE_SAME + " RETURNING 1"
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,11 @@ class AnalysisRow:
     remarks: str | None = None
     existing_order_id: str | None = None
     existing_trade_journal_id: int | None = None
+
+    @property
+    def known_as(self) -> str | None:
+        """The Analysis_Id as the books keep it: with the row's key it names a decision."""
+        return self.analysis_id and self.analysis_id[:LONGEST_ID]
 
     @property
     def text_sha256(self) -> str:
@@ -105,10 +123,12 @@ class AnalysisRows:
         """Return the approved rows not carried out yet, in the order of "Date_time". Raises DatabaseError."""
         return self._rows(CANDIDATES, {})
 
-    def find(self, row_key: str) -> AnalysisRow | None:
-        """Return one such row; None when it is gone, carried out or no longer approved. Raises DatabaseError."""
-        rows = self._rows(FIND_ROW, {"row_key": row_key})
-        return rows[0] if rows else None
+    def is_approved(self, row_key: str, known_as: str | None) -> bool:
+        """Tell whether a decision is such a row still; not when it is gone, carried out, or another's by now.
+
+        Raises DatabaseError.
+        """
+        return any(row.known_as == known_as for row in self._rows(FIND_ROW, {"row_key": row_key}))
 
     def lock(self, row_key: str) -> AnalysisRow | None:
         """Lock one such row in the open transaction; None when it is taken, changed or gone."""
@@ -120,19 +140,26 @@ class AnalysisRows:
         rows = self._db.execute_query(self._keyed(EDITED), {"longest": LONGEST_DECISION})
         return {row["row_key"]: row["analysis_id"] for row in rows}
 
-    def mark_placed(self, row_key: str, order_id: str | None, journal_id: int, now: datetime) -> bool:
+    def mark_placed(
+        self, row_key: str, known_as: str | None, order_id: str | None, journal_id: int, now: datetime,
+    ) -> bool:
         """Mark the row as carried out, with the broker's order placed or cancelled; False when the row is gone.
 
         Raises DatabaseError.
         """
-        return self._mark(MARK_PLACED, {"row_key": row_key, "order_id": order_id, "journal_id": journal_id, "now": now})
+        return self._mark(MARK_PLACED, {
+            "row_key": row_key, "known_as": known_as, "order_id": order_id, "journal_id": journal_id, "now": now,
+            "refusal": REFUSAL,
+        })
 
-    def mark_refused(self, row_key: str, reason: str, now: datetime) -> bool:
+    def mark_refused(self, row_key: str, known_as: str | None, reason: str, now: datetime) -> bool:
         """Mark the row as done with and say why in the first line of its remarks; False when it is gone.
 
         Remarks that no longer fit the column are cut at their end. Raises DatabaseError.
         """
-        return self._mark(MARK_REFUSED, {"row_key": row_key, "remark": f"{REFUSAL}{reason}", "now": now})
+        return self._mark(MARK_REFUSED, {
+            "row_key": row_key, "known_as": known_as, "remark": f"{REFUSAL}{reason}", "now": now,
+        })
 
     def _rows(self, statement: str, parameters: dict[str, object]) -> list[AnalysisRow]:
         known = {"zone": self._zone, "longest": LONGEST_DECISION}
@@ -148,13 +175,13 @@ class AnalysisRows:
             self._key = f'"{key}"'
             room = {row["name"]: row["room"] for row in self._db.execute_query(FIND_COLUMNS)}["Remarks"]
             self._room = room or UNLIMITED
-        return statement.format(key=self._key)
+        return statement.format(key=self._key, longest_id=LONGEST_ID)
 
 
 def key_column(db: TradingDB) -> str:
     """Return the name of the primary key of `analysis_decision`.
 
-    Raises DatabaseError when the table, one of the four added fields or a single-column key is missing.
+    Raises DatabaseError when the table, a field that we use or a single-column key is missing.
     """
     columns = {row["name"] for row in db.execute_query(FIND_COLUMNS)}
     if not columns:
@@ -162,9 +189,10 @@ def key_column(db: TradingDB) -> str:
             f"there is no table analysis_decision in the schema {db.schema} (POSTGRES_SCHEMA); "
             "it is made in NocoDB, not here"
         )
-    missing = [f"{name} ({kind})" for name, kind in ADDED_FIELDS.items() if name not in columns]
+    missing = [f"{name} ({kind})" for name, kind in FIELDS.items() if name not in columns]
     if missing:
-        raise DatabaseError(f"analysis_decision lacks the fields {', '.join(missing)}; add them in NocoDB")
+        lacking = ", ".join(missing)
+        raise DatabaseError(f"analysis_decision lacks the fields {lacking}; add them in NocoDB, spelt like this")
     keys = [row["name"] for row in db.execute_query(FIND_KEY)]
     if len(keys) != 1:
         raise DatabaseError("analysis_decision needs a primary key of one column, so that exactly one row is marked")

@@ -43,6 +43,21 @@ def run_program(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace, Settings], int],
     foreseeable: tuple[type[Exception], ...] = (),
 ) -> int:
+    """Do work that needs all settings, as run_guarded does; return the exit status."""
+    return run_guarded(parser, argv, lambda options: work(options, all_settings(options.test_mode)), foreseeable)
+
+
+def all_settings(test_mode: bool) -> Settings:
+    """Read the settings and log as they say. Raises ConfigError."""
+    settings = load_settings(test_mode)
+    configure_logging(settings.log_level, settings.log_format, settings.secrets)
+    return settings
+
+
+def run_guarded(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], int],
+    foreseeable: tuple[type[Exception], ...] = (),
+) -> int:
     """Parse, work, and turn foreseeable errors into one line on standard error; return the exit status.
 
     `foreseeable` are the errors, beside the settings' and the database's, that mean the work could not be done.
@@ -51,9 +66,7 @@ def run_program(
     options = parser.parse_args(argv)
     configure_logging("WARNING", "text")
     try:
-        settings = load_settings(getattr(options, "test_mode", False))
-        configure_logging(settings.log_level, settings.log_format, settings.secrets)
-        status = work(options, settings)
+        status = work(options)
         _finish_output()
         return status
     except ConfigError as error:

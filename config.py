@@ -1,5 +1,6 @@
 """Settings: the environment (and `.env`) turned into one frozen object, or a ConfigError that names the variable."""
 
+import difflib
 import logging
 import os
 import re
@@ -13,11 +14,15 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 import embedded_postgres
+from decision import DecisionError
+from decision.values import read_symbol
 
 PROJECT_ROOT = Path(__file__).resolve().parent
 LOCAL_STATE = PROJECT_ROOT / ".local"
+EXAMPLE = PROJECT_ROOT / ".env.example"  # lists every setting
 LIVE_HOST = "api.alpaca.markets"
 PAPER_URL = "https://paper-api.alpaca.markets"
 LIVE_URL = f"https://{LIVE_HOST}"
@@ -119,11 +124,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything a program is told from outside."""
+class DatabaseSettings:
+    """What a program is told that speaks to the database only."""
 
     test_mode: bool
     postgres: PostgresSettings
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that may appear in no log line and in no table."""
+        return (self.postgres.password,)
+
+
+@dataclass(frozen=True)
+class Settings(DatabaseSettings):
+    """Everything a program is told from outside."""
+
     alpaca: AlpacaSettings
     schedule: ScheduleSettings
     limits: Limits
@@ -159,7 +175,18 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
     )
 
 
-def get_postgres_config(test_mode: bool = False, settings: Settings | None = None) -> dict[str, str | int]:
+def load_database_settings(test_mode: bool = False, environ: Mapping[str, str] | None = None) -> DatabaseSettings:
+    """Read where the database is and nothing else, so that a slip in another setting stops no halt.
+
+    Raises ConfigError.
+    """
+    env = _Environment(_environment(complete=False) if environ is None else environ)
+    return DatabaseSettings(test_mode, _postgres(env, test_mode))
+
+
+def get_postgres_config(
+    test_mode: bool = False, settings: DatabaseSettings | None = None,
+) -> dict[str, str | int]:
     """Return psycopg2 connection keywords; in test mode without `TEST_POSTGRES_*` the embedded server is started.
 
     Raises ConfigError.
@@ -180,7 +207,8 @@ def get_postgres_config(test_mode: bool = False, settings: Settings | None = Non
         ) from error
 
 
-def _environment() -> dict[str, str]:
+def _environment(complete: bool = True) -> dict[str, str]:
+    """Read `.env` under the process environment; `complete` says that every line of it has to mean something."""
     named = os.environ.get("ENV_FILE")
     path = Path(named or PROJECT_ROOT / ".env")
     if named and (path.is_dir() or not path.exists()):
@@ -190,11 +218,40 @@ def _environment() -> dict[str, str]:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         log.warning("%s can be read by other users; run: chmod 600 %s", path.name, path)
     try:
+        if complete:
+            _check_lines(path)
         values = dotenv_values(path)
     except (OSError, UnicodeDecodeError) as error:
         words = f"{path.name} cannot be read: {error}; make it a UTF-8 text that this user may read"
         raise ConfigError(words) from error
     return {key: value for key, value in values.items() if value is not None} | dict(os.environ)
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse a line that says nothing, and warn of a name that is nearly a setting: either leaves a limit out of force.
+
+    What stands in the line is not repeated, because it may be a secret.
+    """
+    names = re.findall(r"^(?:# )?([A-Z0-9_]+)=", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
+    with path.open(encoding="utf-8") as lines:
+        for line in parse_stream(lines):
+            if line.error or (line.key is not None and line.value is None):
+                number = _number(line)
+                raise ConfigError(f"line {number} of {path.name} is no setting; write NAME=value, without blanks")
+            if line.key is not None and line.key not in names:
+                _warn_of(line.key, path, names)
+
+
+def _number(line: Binding) -> int:
+    blank = len(line.original.string) - len(line.original.string.lstrip())
+    return line.original.line + line.original.string[:blank].count("\n")
+
+
+def _warn_of(name: str, path: Path, names: list[str]) -> None:
+    meant = difflib.get_close_matches(name.upper(), names, 1, 0.75)
+    if meant or name.partition("_")[0] in {known.partition("_")[0] for known in names}:
+        hint = f"; is {meant[0]} meant?" if meant else ""
+        log.warning("%s in %s is no setting and changes nothing%s", name, path.name, hint)
 
 
 class _Environment:
@@ -248,6 +305,13 @@ class _Environment:
         if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
             raise ConfigError(f"{name} is {value!r}; expected a time of day such as 09:45")
         return time.fromisoformat(value)
+
+    def symbols(self, name: str) -> frozenset[str]:
+        try:
+            return frozenset(read_symbol(name, word) for word in self.text(name).replace(",", " ").split())
+        except DecisionError as error:
+            wrong = f"{name} is {self.text(name)!r}; expected symbols such as NVDA or BRK.B with commas between them"
+            raise ConfigError(wrong) from error
 
     def zone(self, name: str, default: str) -> ZoneInfo:
         value = self.text(name, default)
@@ -363,7 +427,6 @@ def _data(env: _Environment, test_mode: bool) -> DataSettings:
 
 
 def _limits(env: _Environment) -> Limits:
-    denied = env.text("SYMBOL_DENYLIST").upper().replace(",", " ").split()
     return Limits(
         max_order_notional=env.number("MAX_ORDER_NOTIONAL", "20000", "1", "1e9"),
         max_order_qty=env.number("MAX_ORDER_QTY", "10000", "0.000000001", "1e9"),
@@ -378,6 +441,6 @@ def _limits(env: _Environment) -> Limits:
         price_collar_pct=env.number("PRICE_COLLAR_PCT", "5", "0.01", "1000"),
         decision_max_age_hours=env.number("DECISION_MAX_AGE_HOURS", "96", "0.01", "87600"),
         allow_short=env.boolean("ALLOW_SHORT", False),
-        symbol_denylist=frozenset(denied),
+        symbol_denylist=env.symbols("SYMBOL_DENYLIST"),
         daytrade_flatten_minutes=env.whole("DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE", 0, 0, 390),
     )

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from alpaca_client import Broker, Holding, JsonObject
-from analysis_rows import AnalysisRow
+from analysis_rows import LONGEST_ID, AnalysisRow
 from clock import Clock
 from config import Limits, Settings
 from db_layer import Row, TradingDB
@@ -22,7 +22,6 @@ from risk_gate import check_age, check_trade, decision_time
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before
 from trade import Trade
 
-LONGEST_ID = 255
 
 class Result(StrEnum):
     """What a pass did with one decision."""

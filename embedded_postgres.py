@@ -344,7 +344,10 @@ def _keep(directory: Path, keeper: int) -> None:
 
 
 def _psql(arguments: Sequence[str]) -> int:
-    named = bool(arguments) and Path(arguments[0]).is_dir()
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if named and not Path(arguments[0]).is_dir():
+        print(f"There is no folder {arguments[0]} with a database.", file=sys.stderr)
+        return 2
     directory, arguments = (Path(arguments[0]), arguments[1:]) if named else (DEFAULT_DIRECTORY, arguments)
     try:
         parameters = connection_parameters(directory)

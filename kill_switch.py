@@ -55,13 +55,27 @@ def current_control(db: TradingDB) -> Control:
 def change_control(
     db: TradingDB, state: TradingState, reason: str, changed_by: str, now: datetime, flatten: bool = False,
 ) -> None:
-    """Switch, end the alerts about earlier states, and raise one about this; ACTIVE is on record, but no open matter.
+    """Switch, and raise the alert about it. Raises DatabaseError; also for a flatten that is not HALTED."""
+    write_control(db, state, reason, changed_by, now, flatten)
+    alert_control(db, state, reason, changed_by, now, flatten)
 
-    Raises DatabaseError; also for a flatten that is not HALTED.
-    """
+
+def write_control(
+    db: TradingDB, state: TradingState, reason: str, changed_by: str, now: datetime, flatten: bool = False,
+) -> None:
+    """Switch, and wait for nobody who is at the alerts. Raises DatabaseError, as change_control does."""
     db.execute_update(WRITE_CONTROL, {
         "state": str(state), "flatten": flatten, "reason": reason, "changed_by": changed_by, "now": now,
     })
+
+
+def alert_control(
+    db: TradingDB, state: TradingState, reason: str, changed_by: str, now: datetime, flatten: bool = False,
+) -> None:
+    """End the alerts about earlier states, and raise one about this; ACTIVE is on record, but no open matter.
+
+    Raises DatabaseError.
+    """
     active = state is TradingState.ACTIVE
     wish = ", and everything is to be closed" if flatten else ""
     message = f"trading is {state} since {now:%Y-%m-%d %H:%M} UTC{wish}, by {changed_by}: {reason}"

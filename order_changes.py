@@ -161,7 +161,7 @@ class OrderChanges:
             if not pending or pending[0]["status_reason"] is not None:
                 return None
             trade = self._trade_of(change)
-            if self._analysis.find(change["analysis_row_key"]) is None:
+            if not self._is_approved(change):
                 ending = Ending(DecisionStatus.CANCELLED, "the approval was withdrawn before the cancel was sent")
             elif (refusal := why_not(trade, decision)) is not None:
                 ending = Ending(DecisionStatus.FAILED, refusal)
@@ -203,7 +203,7 @@ class OrderChanges:
         if rest <= 0:
             words = f"{_filled(trade)} before it was cancelled; they are the amended quantity already"
             return Ending(DecisionStatus.FAILED, words)
-        if self._analysis.find(change["analysis_row_key"]) is None:
+        if not self._is_approved(change):
             words = "the approval was withdrawn before the new order was sent"
             return Ending(DecisionStatus.CANCELLED, words, alarming=True)
         refusal = too_old(self._limits, change["decision_rationale"], change["created_at"], self._clock.now())
@@ -232,7 +232,7 @@ class OrderChanges:
 
     def _finish(self, change: Row, trade: Trade, ending: Ending) -> Step:
         """Write how a change ended, in our books first, then on its row of analysis_decision while that is approved."""
-        now, row_key = self._clock.now(), change["analysis_row_key"]
+        now, row_key, known_as = self._clock.now(), change["analysis_row_key"], change["analysis_decision_id"]
         with self._db.transaction():
             if not finish_decision(self._db, change["id"], ending.status, ending.reason, now):
                 return Step(Progress.WAITING)  # another process was faster
@@ -242,14 +242,17 @@ class OrderChanges:
             "trade_id": trade.name, "action": change["action"], "status": str(ending.status), "reason": ending.reason,
         })
         if ending.status is DecisionStatus.EXECUTED:
-            self._desk.mark_done(row_key, trade.entry["alpaca_order_id"], trade.id)
+            self._desk.mark_done(row_key, known_as, trade.entry["alpaca_order_id"], trade.id)
             return Step(Progress.DONE)
         if ending.status is DecisionStatus.FAILED:
-            self._desk.mark_refused(row_key, ending.reason)
+            self._desk.mark_refused(row_key, known_as, ending.reason)
         return Step(Progress.FAILED)
 
     def _note(self, change: Row, words: str) -> None:
         self._db.execute_update(NOTE_PROGRESS, {"id": change["id"], "reason": words, "now": self._clock.now()})
+
+    def _is_approved(self, change: Row) -> bool:
+        return self._analysis.is_approved(change["analysis_row_key"], change["analysis_decision_id"])
 
     def _trade_of(self, change: Row) -> Trade:
         found = load_trades(self._db, [change["target_journal_id"]])

@@ -69,7 +69,7 @@ LOOKUPS_BEFORE_NOT_PLACED = 2
 ALERTS_OF_ROW = AlertKind.DECISION_ROW_NOT_MARKED, AlertKind.DECISION_LEFT_ALONE
 OUTCOME_OF_ENTRY = """
 SELECT orders.order_type, orders.alpaca_order_id, orders.trade_journal_id, decision.status, decision.status_reason,
-       decision.analysis_row_key,
+       decision.analysis_row_key, decision.analysis_decision_id,
        EXISTS (SELECT 1 FROM audit.alerts alert
                WHERE alert.kind = ANY(%(kinds)s) AND alert.subject = decision.analysis_row_key
                  AND alert.resolved_at IS NULL) AS alerted
@@ -77,7 +77,6 @@ FROM order_execution orders JOIN audit.trade_decisions decision ON decision.id =
 WHERE orders.id = %(id)s
 """
 
-# The trade whose order an amend took away before its new order came to nothing.
 EXECUTION_OF_OUTCOME = {
     Outcome.ACCEPTED: ExecutionStatus.ACCEPTED,
     Outcome.REFUSED: ExecutionStatus.REJECTED,
@@ -150,30 +149,38 @@ class OrderDesk:
             return
         outcome = found[0]
         row_key, order_id_heard = outcome["analysis_row_key"], outcome["alpaca_order_id"]
+        known_as = outcome["analysis_decision_id"]
         placed = order_id_heard is not None
         over = outcome["status"] in (DecisionStatus.FAILED, DecisionStatus.CANCELLED)
         if row_key is None or outcome["order_type"] != OrderRole.ENTRY or not (placed or over):
             return
         if placed:
-            self.mark_done(row_key, order_id_heard, outcome["trade_journal_id"], outcome["alerted"])
+            self.mark_done(row_key, known_as, order_id_heard, outcome["trade_journal_id"], outcome["alerted"])
         else:
-            self.mark_refused(row_key, outcome["status_reason"])
+            self.mark_refused(row_key, known_as, outcome["status_reason"])
 
-    def mark_done(self, row_key: str, alpaca_order_id: str | None, journal_id: int, alerted: bool = True) -> None:
-        """Write onto a row of analysis_decision which order and trade it came to; what hinders that is an alert.
+    def mark_done(
+        self, row_key: str, known_as: str | None, alpaca_order_id: str | None, journal_id: int, alerted: bool = True,
+    ) -> None:
+        """Write onto a row of analysis_decision, named by its key and Analysis_Id, which order and trade it came to.
+
+        What hinders that is an alert.
 
         `alerted` is False where no such alert can be open.
         """
-        self._mark(row_key, lambda now: self._analysis.mark_placed(row_key, alpaca_order_id, journal_id, now), alerted)
+        self._mark(
+            row_key,
+            lambda now: self._analysis.mark_placed(row_key, known_as, alpaca_order_id, journal_id, now), alerted,
+        )
 
-    def mark_refused(self, row_key: str, reason: str) -> None:
+    def mark_refused(self, row_key: str, known_as: str | None, reason: str) -> None:
         """Write onto a row of analysis_decision why it was not carried out; what hinders that is an alert."""
-        self._mark(row_key, lambda now: self._analysis.mark_refused(row_key, reason, now))
+        self._mark(row_key, lambda now: self._analysis.mark_refused(row_key, known_as, reason, now))
 
     def _mark(self, row_key: str, write: Callable[[datetime], bool], alerted: bool = True) -> None:
         now = self._clock.now()
         try:
-            problem = None if write(now) else "it is gone"
+            problem = None if write(now) else "it is gone, or has another Analysis_Id now"
         except DatabaseError as error:
             problem = str(error)
         if problem is None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import requirements_check  # noqa: F401
 from alpaca_client import Broker, BrokerError, Holding, Outcome
-from analysis_rows import AnalysisRow
+from analysis_rows import LONGEST_ID, AnalysisRow
 from audit_trail import AlertKind, AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
 from clock import Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
@@ -18,7 +18,7 @@ from config import Settings
 from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action
-from decision_review import LONGEST_ID, DecisionReview, Result, Verdict, decision_of
+from decision_review import DecisionReview, Result, Verdict, decision_of
 from kill_switch import Control, TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
 from order_changes import (
@@ -48,6 +48,10 @@ UNSTORABLE = ("22", "23", "54")  # SQLSTATE classes: data exception, integrity v
 
 # Rows with the same Analysis_Id are looked at one after the other, also by two processes.
 TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended(%(analysis_id)s, 0))"
+REFUSED_SINCE = """
+SELECT analysis_decision_id AS name, status_reason AS reason FROM audit.trade_decisions
+WHERE strategy_name = %(strategy)s AND status = 'failed' AND failed_at >= %(since)s ORDER BY id
+"""
 # Claimed earlier, and what became of it provably never reached the broker.
 UNSENT_ENTRIES = """
 SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale
@@ -81,6 +85,7 @@ class OrderExecutor:
         self._results: Counter[Result] = Counter()
         self._wait: Wait | None = NOT_SETTLED
         self._holdings: Mapping[str, Holding] | None = None
+        self._began = parts.clock.now()
 
     def close(self) -> None:
         """Close the connections that were opened for it."""
@@ -95,7 +100,7 @@ class OrderExecutor:
             return self._pass()
 
     def _pass(self) -> Counter[Result]:
-        self._results = Counter()
+        self._results, self._began = Counter(), self._clock.now()
         self._take_limits()
         found = PassLog(self._db, self._clock)
         with found.reading("account"):
@@ -113,6 +118,11 @@ class OrderExecutor:
         self._alert_edited_rows(found)
         log.info("executor pass finished", extra={str(name): count for name, count in self._results.items()})
         return self._results
+
+    def refusals(self) -> list[str]:
+        """Return a line for each decision that the last pass refused. Raises DatabaseError."""
+        found = self._db.execute_query(REFUSED_SINCE, {"strategy": STRATEGY, "since": self._began})
+        return [f"{row['name']}: refused: {row['reason']}" for row in found]
 
     def preview(self) -> list[str]:
         """Return a line for each decision that a pass would look at; nothing is written or sent."""
@@ -257,9 +267,10 @@ class OrderExecutor:
         if verdict.result is Result.MARKED and verdict.order_id is not None:
             self._desk.mark(verdict.order_id)
         elif verdict.result is Result.MARKED and verdict.target is not None:
-            self._desk.mark_done(row.row_key, verdict.target.entry["alpaca_order_id"], verdict.target.id)
+            entry = verdict.target.entry
+            self._desk.mark_done(row.row_key, row.known_as, entry["alpaca_order_id"], verdict.target.id)
         elif verdict.result in (Result.REFUSED, Result.MARKED):
-            self._desk.mark_refused(row.row_key, verdict.reason)
+            self._desk.mark_refused(row.row_key, row.known_as, verdict.reason)
 
     def _write_decision(self, row: AnalysisRow, verdict: Verdict) -> int:
         now = self._clock.now()
@@ -281,7 +292,7 @@ class OrderExecutor:
             try:
                 with self._db.transaction():
                     self._write_refusal(row, verdict)
-                self._desk.mark_refused(row.row_key, verdict.reason)
+                self._desk.mark_refused(row.row_key, row.known_as, verdict.reason)
                 return Result.REFUSED
             except DatabaseError as second:
                 error = second
@@ -334,7 +345,7 @@ class OrderExecutor:
             row_key = order["analysis_row_key"]
             if refusal is not None:
                 self._give_up(order, DecisionStatus.FAILED, f"not_placed: the broker was out of reach, and {refusal}")
-            elif row_key is not None and self._analysis.find(row_key) is None:
+            elif row_key is not None and not self._analysis.is_approved(row_key, order["analysis_decision_id"]):
                 words = "the approval was withdrawn before the order could be sent"
                 self._give_up(order, DecisionStatus.CANCELLED, words)
             elif self._wait is not None:
@@ -410,7 +421,9 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
             show("\n".join(executor.preview()) or "No approved decisions are waiting.")
             return EXIT_DONE
         results = executor.run()
+        refusals = executor.refusals() if results[Result.REFUSED] else []
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
+    show("\n".join(refusals))
     failed = any(results[result] for result in (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED))
     return EXIT_FAILED if failed else EXIT_DONE
 
@@ -430,7 +443,7 @@ def new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
         symbol=(decision.symbol if decision else (row.ticker or "").strip()[:20]) or UNREADABLE_SYMBOL,
         side=trade.side if trade else None, quantity=trade.qty if trade else None,
         order_type=trade.order_type if trade else None, limit_price=trade.limit_price if trade else None,
-        analysis_decision_id=row.analysis_id and row.analysis_id[:LONGEST_ID],
+        analysis_decision_id=row.known_as,
         analysis_row_key=row.row_key[:LONGEST_ID], target_order_id=target.entry["id"] if target else None,
         source_bytes=row.text, source_bytes_sha256=row.text_sha256,
         rationale={

@@ -8,7 +8,7 @@ from alpaca_client import Broker, BrokerError
 from analysis_rows import AnalysisRows
 from audit_trail import PayloadPolicy
 from clock import Clock, SystemClock
-from config import Settings, get_postgres_config, load_settings
+from config import DatabaseSettings, Settings, get_postgres_config, load_settings
 from db_layer import TradingDB
 from local_broker import LocalBrokerError
 from order_desk import OrderDesk
@@ -34,7 +34,7 @@ class Parts:
         self.built.close()
 
 
-def open_database(test_mode: bool, settings: Settings, application_name: str) -> TradingDB:
+def open_database(test_mode: bool, settings: DatabaseSettings, application_name: str) -> TradingDB:
     """Connect to the database; in test mode the schema is created. Raises ConfigError and DatabaseError."""
     db = TradingDB(test_mode, get_postgres_config(test_mode, settings), settings.postgres.schema, application_name)
     db.connect()

@@ -114,7 +114,8 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
     else:
         missing = f"; no price for {', '.join(valuation.unpriced)}, left as before" if valuation.unpriced else ""
         priced = valuation.symbols - len(valuation.unpriced)
-        show(f"{priced} symbols priced, {valuation.changed} positions changed{missing}.")
+        symbols = "symbol" if priced == 1 else "symbols"
+        show(f"{priced} {symbols} priced, {valuation.changed} positions changed{missing}.")
     events = valuation.events
     if any(events[event] for event in Event):
         show(", ".join(f"{event}: {events[event]}" for event in Event if events[event]) + ".")

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import requirements_check  # noqa: F401 isort: skip
 
 from analysis_rows import key_column
-from command_line import EXIT_DONE, run_program, show
-from config import Settings, get_postgres_config
+from command_line import EXIT_DONE, run_guarded, show
+from config import get_postgres_config, load_database_settings
 from db_layer import SCHEMA_EXISTS, DatabaseError, TradingDB
 
 ELSEWHERE = """
@@ -21,10 +21,11 @@ WHERE tablename = 'analysis_decision' AND schemaname <> %(schema)s ORDER BY sche
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    return run_program(argparse.ArgumentParser(description=__doc__), argv, _work)
+    return run_guarded(argparse.ArgumentParser(description=__doc__), argv, _work)
 
 
-def _work(_options: argparse.Namespace, settings: Settings) -> int:
+def _work(_options: argparse.Namespace) -> int:
+    settings = load_database_settings()
     schema = settings.postgres.schema
     with TradingDB(False, get_postgres_config(False, settings), schema, "create_production_tables") as db:
         new = not db.execute_query(SCHEMA_EXISTS, {"schema": schema})

@@ -25,7 +25,7 @@ from audit_trail.__main__ import print_chain
 from audit_trail.trace import chain, find_decisions
 from clock import MARKET_ZONE, ManualClock
 from command_line import EXIT_DONE, run_program, show
-from config import LOCAL_STATE, PROJECT_ROOT, Settings, load_settings
+from config import LOCAL_STATE, PROJECT_ROOT, ConfigError, Settings, load_settings
 from db_layer import DatabaseError, TradingDB
 from order_executor import OrderExecutor
 from order_monitor import OrderMonitor
@@ -75,8 +75,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _work(_options: argparse.Namespace, _settings: Settings) -> int:
     logging.getLogger().setLevel(logging.WARNING)
-    STATE.mkdir(parents=True, exist_ok=True)
-    with (STATE / "users.lock").open("a") as alone:
+    try:
+        STATE.mkdir(parents=True, exist_ok=True)
+        lock = (STATE / "users.lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"the demo keeps its state in {STATE}, which cannot be written: {error.strerror}") from error
+    with lock as alone:
         try:
             fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

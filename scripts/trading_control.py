@@ -3,7 +3,8 @@
 import argparse
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -14,11 +15,11 @@ import requirements_check  # noqa: F401 isort: skip
 
 from alpaca_client import BrokerError
 from clock import SystemClock
-from command_line import EXIT_DONE, EXIT_FAILED, add_test_mode, operator, run_program, show
-from config import Settings
-from db_layer import Row, TradingDB
+from command_line import EXIT_DONE, EXIT_FAILED, add_test_mode, all_settings, operator, run_guarded, show
+from config import Settings, load_database_settings
+from db_layer import DatabaseError, Row, TradingDB
 from flattening import Flattening, Left
-from kill_switch import TradingState, change_control, current_control
+from kill_switch import TradingState, alert_control, current_control, write_control
 from limit_raises import RAISABLE, current_raises, raise_limit
 from log_setup import printable
 from order_life import decimal_text
@@ -44,12 +45,15 @@ HELP = {
     "flatten": "halt, cancel resting entries, and close every position of ours at market",
     "raise": "raise a limit for some hours",
 }
+# They load no more settings than they use: a slip in another one must not keep anybody from halting.
+DATABASE_ONLY = ("status", "halt", "resume")
 FLATTEN_NOTE = "Until resume or halt, every pass of order_monitor.py goes on with it."
+UNFINISHED_NOTE = "Orders may be under way: run order_monitor.py until status shows no position and no unknown order."
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status."""
-    return run_program(build_parser(), argv, _work, PROGRAM_ERRORS)
+    return run_guarded(build_parser(), argv, _work, PROGRAM_ERRORS)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,36 +78,52 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _work(options: argparse.Namespace, settings: Settings) -> int:
+def _work(options: argparse.Namespace) -> int:
+    if options.command in DATABASE_ONLY:
+        with open_database(options.test_mode, load_database_settings(options.test_mode), NAME) as db:
+            return _status(db) if options.command == "status" else _switch(db, options)
+    settings = all_settings(options.test_mode)
     with open_database(options.test_mode, settings, NAME) as db:
-        commands: dict[str, Callable[[], int]] = {
-            "status": lambda: _status(db), "raise": lambda: _raise(db, options, settings),
-        }
-        return commands.get(options.command, lambda: _switch(db, options, settings))()
+        if options.command == "raise":
+            return _raise(db, options, settings)
+        _switch(db, options)
+        if options.command == "reduce":
+            return _reduce(db, options.test_mode, settings)
+        show(FLATTEN_NOTE)
+        try:
+            return _flatten(db, options.test_mode, settings)
+        except (KeyboardInterrupt, SystemExit):
+            show(UNFINISHED_NOTE)
+            raise
 
 
-def _switch(db: TradingDB, options: argparse.Namespace, settings: Settings) -> int:
-    before, state, flatten = current_control(db), STATES[options.command], options.command == "flatten"
+def _switch(db: TradingDB, options: argparse.Namespace) -> int:
+    """Turn the switch first: whoever is at the alerts holds up the alert about it only."""
+    before, flatten = current_control(db), options.command == "flatten"
+    change = STATES[options.command], options.reason, operator(), SystemClock().now(), flatten
     with db.transaction():
-        change_control(db, state, options.reason, operator(), SystemClock().now(), flatten)
-    show(f"Trading is {state} now; it was {before.state}.")
+        write_control(db, *change)
+    show(f"Trading is {STATES[options.command]} now; it was {before.state}.")
+    try:
+        with db.transaction():
+            alert_control(db, *change)
+    except DatabaseError as error:
+        show(f"The alert about it could not be written: {error}")
     if before.flatten and not flatten:
         show("Flattening is called off: the next pass of order_monitor.py protects what is left.")
-    if flatten:
-        show(FLATTEN_NOTE)
-        return _flatten(db, options.test_mode, settings)
-    return _reduce(db, options.test_mode, settings) if state is TradingState.REDUCING else EXIT_DONE
+        show(UNFINISHED_NOTE)
+    return EXIT_DONE
 
 
 def _reduce(db: TradingDB, test_mode: bool, settings: Settings) -> int:
     """Cancel the resting entries with a pass of the order monitor, which is what each later pass does as well."""
-    parts = build_parts(test_mode, db=db, settings=settings)
-    monitor = OrderMonitor(test_mode, db=db, broker=parts.broker, clock=parts.clock, settings=settings)
     trouble = None
-    try:
-        monitor.run()
-    except BrokerError as error:
-        trouble = str(error)
+    with closing(build_parts(test_mode, db=db, settings=settings)) as parts:
+        monitor = OrderMonitor(test_mode, db=db, broker=parts.broker, clock=parts.clock, settings=settings)
+        try:
+            monitor.run()
+        except BrokerError as error:
+            trouble = str(error)
     standing = what_stands(db)
     left = [*standing.entries, *(order for order in standing.unknown if order["order_type"] == "ENTRY")]
     if trouble is not None:
@@ -117,7 +137,8 @@ def _reduce(db: TradingDB, test_mode: bool, settings: Settings) -> int:
 
 
 def _flatten(db: TradingDB, test_mode: bool, settings: Settings) -> int:
-    report = Flattening(build_parts(test_mode, db=db, settings=settings)).run()
+    with closing(build_parts(test_mode, db=db, settings=settings)) as parts:
+        report = Flattening(parts).run()
     if report.trouble is not None:
         show(f"The broker did not answer: {report.trouble}")
     _print_left("Still there, of ours", report.ours)

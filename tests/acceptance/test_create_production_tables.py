@@ -14,7 +14,12 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = PROJECT / "scripts" / "create_production_tables.py"
-NOCODB_TABLE = 'CREATE TABLE analysis_decision (id serial PRIMARY KEY, "Analysis_Id" text, "Decision" json)'
+NOCODB_TABLE = """
+CREATE TABLE analysis_decision (
+    id serial PRIMARY KEY, "Analysis_Id" text, "Date_time" timestamp, "Ticker" text, "Decision" json, "Approve" boolean,
+    "Date" date, "Remarks" text
+)
+"""
 ADD_FIELDS = """
 ALTER TABLE analysis_decision ADD existing_order_id varchar, ADD existing_trade_journal_id integer,
     ADD executed boolean, ADD execution_time timestamp

@@ -38,7 +38,7 @@ def test_one_trades_life_by_hand_with_nothing_configured(bare: Path) -> None:
         (("order_executor.py", "--test-mode"), "placed: 1"),
         (("order_executor.py", "--test-mode"), "No approved decisions are waiting."),
         (("order_monitor.py", "--test-mode"), "positions opened: 1, exits placed: 1"),
-        (("position_monitor.py", "--test-mode"), "1 symbols priced, 1 positions changed."),
+        (("position_monitor.py", "--test-mode"), "1 symbol priced, 1 positions changed."),
         (("scripts/rehearse.py", "price", "NVDA", "146"), "NVDA trades at 146 now."),
         (("order_monitor.py", "--test-mode"), "trades closed: 1"),
         (("-m", "audit_trail", "trace", decided.stdout.split()[0], "--test-mode"), "TARGET_HIT P&L"),
@@ -59,7 +59,7 @@ def test_the_programs_work_on_any_database_and_any_broker(configured: dict[str, 
     })
     for program, expected in (
         ("order_executor.py", "placed: 1"), ("order_monitor.py", "positions opened: 1"),
-        ("position_monitor.py", "1 symbols priced"),
+        ("position_monitor.py", "1 symbol priced"),
     ):
         result = run(PROJECT, program, **configured)
         assert (result.returncode, expected in result.stdout) == (0, True), result

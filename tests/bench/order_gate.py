@@ -155,7 +155,7 @@ class Bare:
             order_id = add_entry(self._db, name, decision.symbol, trade, row.analysis_id, decision_id, now)
             heard = {"id": order_id, "order_id": answer["id"], "status": answer["status"]}
             journal_id = self._db.execute_prepared(HEARD, heard)[0]["trade_journal_id"]
-        self._analysis.mark_placed(row.row_key, answer["id"], journal_id, now)
+        self._analysis.mark_placed(row.row_key, row.known_as, answer["id"], journal_id, now)
 
 
 def orders(kind: str) -> Iterator[tuple[str, str, str]]:

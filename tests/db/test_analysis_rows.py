@@ -166,15 +166,15 @@ def test_the_time_of_execution_is_written_in_the_given_zone(
     add(db, "placed")
     add(db, "refused")
     analysis = AnalysisRows(db, zone)
-    analysis.mark_placed("placed", "order-1", 7, now)
-    analysis.mark_refused("refused", "why", now)
+    analysis.mark_placed("placed", "placed", "order-1", 7, now)
+    analysis.mark_refused("refused", "refused", "why", now)
     assert [row["execution_time"] for row in rows(db)] == [written, written]
 
 
 def test_a_placed_row_carries_the_order_and_the_trade(db: TradingDB, analysis: AnalysisRows) -> None:
     add(db, remarks="by hand")
     add(db, "a2")
-    analysis.mark_placed("a1", "order-1", 7, NOW)
+    analysis.mark_placed("a1", "a1", "order-1", 7, NOW)
     first, second = rows(db)
     assert (first["executed"], first["existing_order_id"], first["existing_trade_journal_id"]) == (True, "order-1", 7)
     assert first["Remarks"] == "by hand"
@@ -195,17 +195,18 @@ def test_a_refusal_is_a_new_first_line_of_the_remarks(
     db: TradingDB, analysis: AnalysisRows, before: str | None, after: str,
 ) -> None:
     add(db, remarks=before)
-    analysis.mark_refused("a1", "too old", NOW)
+    analysis.mark_refused("a1", "a1", "too old", NOW)
     row = rows(db)[0]
     assert (row["Remarks"], row["executed"], row["existing_order_id"]) == (after, True, None)
 
 
 def test_marking_says_whether_the_row_was_still_there(db: TradingDB, analysis: AnalysisRows) -> None:
     add(db)
-    assert analysis.mark_placed("a1", "order-1", 7, NOW)
-    assert analysis.mark_refused("a1", "why", NOW)
-    assert not analysis.mark_placed("gone", "order-1", 7, NOW)
-    assert not analysis.mark_refused("gone", "why", NOW)
+    assert analysis.mark_placed("a1", "a1", "order-1", 7, NOW)
+    assert analysis.mark_refused("a1", "a1", "why", NOW)
+    assert not analysis.mark_refused("a1", "another", "why", NOW)
+    assert not analysis.mark_placed("gone", "gone", "order-1", 7, NOW)
+    assert not analysis.mark_refused("gone", "gone", "why", NOW)
 
 
 def test_a_row_locked_by_one_is_not_taken_by_another(db: TradingDB, other: TradingDB, analysis: AnalysisRows) -> None:
@@ -235,8 +236,8 @@ def test_in_a_table_made_by_nocodb_exactly_the_claimed_row_is_marked(nocodb: Tra
     analysis = AnalysisRows(nocodb, UTC_ZONE)
     first, second, third = analysis.candidates()
     assert [first.analysis_id, second.analysis_id, third.analysis_id] == ["same", "same", None]
-    analysis.mark_placed(first.row_key, "order-1", 7, NOW)
-    analysis.mark_refused(third.row_key, "why", NOW)
+    analysis.mark_placed(first.row_key, "same", "order-1", 7, NOW)
+    analysis.mark_refused(third.row_key, None, "why", NOW)
     assert [row["executed"] for row in rows(nocodb)] == [True, None, True]
     assert analysis.candidates() == [second]
     assert analysis.lock(second.row_key) == second
@@ -245,7 +246,7 @@ def test_in_a_table_made_by_nocodb_exactly_the_claimed_row_is_marked(nocodb: Tra
 def test_columns_of_others_are_left_alone(nocodb: TradingDB) -> None:
     add(nocodb)
     before = rows(nocodb)[0]
-    AnalysisRows(nocodb, UTC_ZONE).mark_refused("1", "why", NOW)
+    AnalysisRows(nocodb, UTC_ZONE).mark_refused("1", "a1", "why", NOW)
     changed = {name for name, value in rows(nocodb)[0].items() if value != before[name]}
     assert changed == {"executed", "execution_time", "Remarks"}
 
@@ -258,6 +259,41 @@ def test_a_missing_table_is_said_to_be_made_in_nocodb(db: TradingDB, analysis: A
     db.execute_update("DROP TABLE analysis_decision")
     with pytest.raises(DatabaseError, match="no table analysis_decision in the schema public"):
         analysis.candidates()
+
+
+@pytest.mark.parametrize(("renamed", "missing"), [
+    ('"Remarks" TO "Remark"', r"Remarks \(text\)"), ('"Date" TO date', r"Date \(date\)"),
+    ('"Ticker" TO "Symbol"', r"Ticker \(varchar\)"),
+])
+def test_a_field_with_another_name_is_missing(db: TradingDB, renamed: str, missing: str) -> None:
+    db.execute_update(f"ALTER TABLE analysis_decision RENAME {renamed}")
+    with pytest.raises(DatabaseError, match=f"lacks the fields {missing}; add them in NocoDB, spelt like this"):
+        key_column(db)
+
+
+def test_times_with_a_zone_of_their_own_are_taken_at_their_word(db: TradingDB) -> None:
+    db.execute_update('ALTER TABLE analysis_decision ALTER "Date_time" TYPE timestamptz, '
+                      "ALTER execution_time TYPE timestamptz")
+    add(db, at="2025-01-15 09:30-05")
+    add(db, "a2", at=None, date="2025-01-15")
+    analysis = AnalysisRows(db, NEW_YORK)
+    decided = datetime(2025, 1, 15, 14, 30, tzinfo=UTC), datetime(2025, 1, 15, 5, tzinfo=UTC)
+    assert tuple(row.decided_at for row in analysis.candidates()) == decided
+    analysis.mark_refused("a1", "a1", "why", NOW)
+    analysis.mark_placed("a2", "a2", "order-1", 7, NOW)
+    assert [row["execution_time"] for row in rows(db)] == [NOW, NOW]
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    (None, None), ("", ""), ("seen by Ann", "seen by Ann"), ("REJECTED: too old", None),
+    ("REJECTED: too old\nREJECTED: over 5 %\nseen by Ann\nREJECTED: says Bob", "seen by Ann\nREJECTED: says Bob"),
+])
+def test_a_refused_row_that_is_carried_out_after_all_loses_the_refusal(
+    db: TradingDB, analysis: AnalysisRows, before: str | None, after: str | None,
+) -> None:
+    add(db, remarks=before)
+    analysis.mark_placed("a1", "a1", "order-1", 7, NOW)
+    assert rows(db)[0]["Remarks"] == after
 
 
 def test_missing_fields_are_named_with_their_types(db: TradingDB, analysis: AnalysisRows) -> None:
@@ -277,5 +313,5 @@ def test_a_table_without_a_key_of_one_column_is_refused(db: TradingDB, analysis:
 
 def test_a_hostile_reason_stays_a_reason(db: TradingDB, analysis: AnalysisRows) -> None:
     add(db)
-    analysis.mark_refused("a1", "x'); DROP TABLE analysis_decision; -- %(now)s {key}", NOW)
+    analysis.mark_refused("a1", "a1", "x'); DROP TABLE analysis_decision; -- %(now)s {key}", NOW)
     assert rows(db)[0]["Remarks"] == "REJECTED: x'); DROP TABLE analysis_decision; -- %(now)s {key}"

@@ -208,7 +208,7 @@ def test_a_reader_reads_everything_and_writes_nothing(db: TradingDB, role: Conne
 def test_the_programs_mark_a_decision_and_change_nothing_else_in_it(db: TradingDB, role: Connect) -> None:
     db.execute_update(ADD_DECISION)
     app = role("trading_app")
-    assert AnalysisRows(app, ZoneInfo("UTC")).mark_refused("A1", "why", NOW)
+    assert AnalysisRows(app, ZoneInfo("UTC")).mark_refused("A1", "A1", "why", NOW)
     for change in ('"Approve" = true', '"Decision" = \'{}\'', '"Ticker" = \'AMD\''):
         with pytest.raises(DatabaseError, match="permission denied"):
             app.execute_update(f"UPDATE analysis_decision SET {change}")

@@ -35,6 +35,11 @@ INSERT INTO analysis_decision (
 VALUES (%(created_at)s, %(created_by)s, %(nc_order)s, %(title)s, %(id)s, %(at)s, %(ticker)s, %(decision)s, %(approve)s,
         %(executed)s)
 """
+USE_AGAIN = """
+UPDATE analysis_decision
+SET "Analysis_Id" = %(id)s, "Decision" = %(decision)s, "Date_time" = %(at)s, executed = false, "Remarks" = NULL,
+    existing_order_id = NULL, existing_trade_journal_id = NULL
+"""
 ROWS = "SELECT * FROM analysis_decision ORDER BY id"
 OURS = {"executed", "execution_time", "existing_order_id", "existing_trade_journal_id", "Remarks"}
 TABLES_OF = "SELECT tablename FROM pg_tables WHERE schemaname = %(schema)s"
@@ -74,6 +79,12 @@ def add(world: World, analysis_id: str | None, decision: Any, **changes: Any) ->
 
 def rows(world: World) -> list[dict[str, Any]]:
     return world.db.execute_query(ROWS)
+
+
+def use_again(world: World, analysis_id: str, decision: Any) -> None:
+    """Write the next decision into the one row there is, its marks cleared."""
+    at = world.clock.now().replace(tzinfo=None)
+    world.db.execute_update(USE_AGAIN, {"id": analysis_id, "at": at, "decision": json.dumps(decision)})
 
 
 def test_a_trade_goes_from_its_row_to_its_profit_and_touches_only_its_own_fields(base: World) -> None:
@@ -173,3 +184,50 @@ def test_a_row_that_nocodb_deletes_or_edits_afterwards_changes_nothing_of_its_tr
     base.value()
     journal = base.one("trade_journal")
     assert (journal["status"], journal["actual_qty"], journal["actual_pnl"]) == ("CLOSED", 45, Decimal("562.50"))
+
+
+@pytest.mark.parametrize("base", ["text"], indirect=True)
+def test_a_table_made_anew_starts_its_ids_again_and_its_rows_are_new_decisions(base: World) -> None:
+    base.price("AMD", "120")
+    add(base, "OLD", swing(qty=10))
+    assert base.execute() == {"placed": 1}
+    base.db.execute_update("TRUNCATE analysis_decision RESTART IDENTITY")
+    add(base, "NEW", trend("AMD", limit_price=118, stop_loss=110), ticker="AMD")
+    assert base.execute() == {"placed": 1}
+    assert [order["symbol"] for order in base.posted()] == ["NVDA", "AMD"]
+
+
+@pytest.mark.parametrize("base", ["text"], indirect=True)
+def test_a_row_used_again_under_a_new_analysis_id_is_a_new_decision(base: World) -> None:
+    add(base, "MONDAY", swing(qty=10))
+    base.execute()
+    base.pass_time(days=1)
+    base.monitor()
+    use_again(base, "TUESDAY", swing(qty=12))
+    assert base.execute() == {"placed": 1}
+    assert [order["qty"] for order in base.posted()] == ["10", "12"]
+
+
+@pytest.mark.parametrize("base", ["text"], indirect=True)
+def test_the_same_text_in_the_same_row_is_refused_with_the_id_under_which_it_was_carried_out(base: World) -> None:
+    add(base, "MONDAY", swing(qty=10))
+    base.execute()
+    base.pass_time(minutes=20)
+    use_again(base, "TUESDAY", swing(qty=10))
+    assert base.execute() == {"refused": 1}
+    assert rows(base)[0]["Remarks"] == (
+        "REJECTED: duplicate: this row decided the same as MONDAY on 2025-01-15 15:00 UTC; use a new row"
+    )
+
+
+@pytest.mark.parametrize("base", ["text"], indirect=True)
+def test_the_outcome_of_an_earlier_decision_is_not_written_onto_the_next_one_in_its_row(base: World) -> None:
+    add(base, "MONDAY", swing(qty=10))
+    base.execute_with_the_line_down()
+    use_again(base, "TUESDAY", swing(qty=12))
+    assert base.execute() == {"refused": 1, "placed": 1}
+    monday, tuesday = base.db.query("trade_decisions")
+    assert (monday["status"], tuesday["analysis_decision_id"]) == ("cancelled", "TUESDAY")
+    assert [order["qty"] for order in base.posted()] == ["12"]
+    entry = base.one("order_execution", trade_decision_id=tuesday["id"], order_type="ENTRY")
+    assert rows(base)[0]["existing_order_id"] == entry["alpaca_order_id"]

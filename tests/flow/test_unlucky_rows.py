@@ -169,3 +169,12 @@ def test_an_approval_that_is_given_again_too_late_is_answered(world: World) -> N
     world.execute()
     assert "REJECTED: the approval was withdrawn" in world.analysis(name)["Remarks"]
     assert world.execute() == {}
+
+
+def test_a_refused_row_that_was_cleared_is_judged_by_the_limits_of_now(world: World) -> None:
+    name = world.decide(swing(qty=150))
+    assert world.execute() == {"refused": 1}
+    world.configure(MAX_ORDER_NOTIONAL="30000")
+    world.db.execute_update('UPDATE analysis_decision SET executed = false, "Remarks" = NULL')
+    assert world.execute() == {"placed": 1}
+    assert world.analysis(name)["Remarks"] is None

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import config
-from config import ConfigError, Settings, get_postgres_config, load_settings
+from config import ConfigError, Settings, get_postgres_config, load_database_settings, load_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENOUGH = {
@@ -89,6 +89,7 @@ MALFORMED = [
     ("MAX_ORDER_QTY", "\u0661\u0660"),
     ("DECISION_MAX_AGE_HOURS", "0"),
     ("ALLOW_SHORT", "2"),
+    ("SYMBOL_DENYLIST", "nvda;amd"),
     ("USE_AUDIT_TRAIL", "perhaps"),
     ("LOG_LEVEL", "LOUD"),
     ("LOG_FORMAT", "xml"),
@@ -310,6 +311,40 @@ def test_a_dotenv_file_that_is_not_text_is_refused(dotenv: Path) -> None:
     dotenv.write_bytes(b"POSTGRES_HOST=\xff\xfe\n")
     with pytest.raises(ConfigError, match=r"^\.env cannot be read"):
         load_settings()
+
+
+@pytest.mark.parametrize("line", ["MAX_DAILY_LOSS: 500", "MAX_DAILY_LOSS 500", "MAX_DAILY_LOSS", "= 500"])
+def test_a_line_that_sets_nothing_is_refused_and_not_repeated(dotenv: Path, line: str) -> None:
+    before = dotenv.read_text(encoding="utf-8")
+    dotenv.write_text(f"{before}# limits\n\n{line}\nALLOW_SHORT=false\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        load_settings()
+    assert str(refused.value) == f"line {len(ENOUGH) + 3} of .env is no setting; write NAME=value, without blanks"
+    assert load_database_settings().postgres.host == ENOUGH["POSTGRES_HOST"]
+
+
+@pytest.mark.parametrize(("name", "hint"), [
+    ("MAX_ORDER_NOTINAL", "; is MAX_ORDER_NOTIONAL meant?"), ("max_daily_loss", "; is MAX_DAILY_LOSS meant?"),
+    ("MAX_LOSSES", ""),
+    ("TEST_POSTGRES_HOTS", "; is TEST_POSTGRES_HOST meant?"), ("SYMBOL_DENYLST", "; is SYMBOL_DENYLIST meant?"),
+])
+def test_a_name_that_is_nearly_a_setting_is_warned_about(
+    dotenv: Path, caplog: pytest.LogCaptureFixture, name: str, hint: str,
+) -> None:
+    with dotenv.open("a", encoding="utf-8") as file:
+        file.write(f"{name}=1\n")
+    load_settings()
+    assert f"{name} in .env is no setting and changes nothing{hint}" in caplog.text
+
+
+def test_the_example_and_names_of_other_programs_are_taken_without_a_word(
+    dotenv: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
+    with dotenv.open("a", encoding="utf-8") as file:
+        file.write((PROJECT / ".env.example").read_text(encoding="utf-8") + "export HTTPS_PROXY=http://x\nTZ=UTC\n")
+        file.writelines(f"{name}={value}\n" for name, value in ENOUGH.items())
+    load_settings()
+    assert caplog.records == []
 
 
 class Asked(dict[str, str]):

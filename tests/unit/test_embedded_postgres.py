@@ -262,3 +262,8 @@ def test_psql_opens_the_database_of_test_mode(directory: Path, monkeypatch: pyte
     )
     command = [sys.executable, "-c", code, str(directory), "-XAtc", "SELECT current_database()"]
     assert subprocess.check_output(command, cwd=PROJECT, text=True) == "trading\n"
+
+
+def test_psql_refuses_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert embedded_postgres._psql([str(tmp_path / "nothere")]) == 2
+    assert "There is no folder" in capsys.readouterr().err

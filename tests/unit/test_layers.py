@@ -13,8 +13,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {
         "clock", "code_version", "decision", "embedded_postgres", "http_wire", "log_setup", "order_life",
-        "requirements_check",
-        "session_pooling",
+        "requirements_check", "session_pooling",
     },
     {"broker_answers", "config", "tables", "trade"},
     {"broker_line", "db_layer", "local_broker"},
@@ -31,8 +30,8 @@ LAYERS = (
     {"shares_at_broker"},
     {"order_changes", "protection", "reconciliation", "standing"},
     {"decision_review", "startup_barrier", "wind_down"},
-    {"order_executor", "order_monitor", "position_monitor", "data_fetch", "strategies"},
-    {"flattening", "scheduler"},
+    {"data_fetch", "order_executor", "order_monitor", "position_monitor"},
+    {"flattening"},
     {"scripts"},
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
