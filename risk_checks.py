@@ -339,7 +339,7 @@ def check_buying_power(order: Proposal) -> RiskCheck:
     if facts.account.buying_power is None:
         return RiskCheck("buying_power", "not said by the broker", _money(order.dollars))
     freed = sum((
-        entry.dollars for entry in facts.book.entries_in(order.symbol)
+        entry.to_come for entry in facts.book.entries_in(order.symbol)
         if entry.order_id == facts.replaces and entry.at_broker
     ), Decimal(0))
     power = facts.account.buying_power - facts.book.not_at_broker + freed

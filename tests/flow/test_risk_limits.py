@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.flow.changes import amend, cancel, point
+from tests.flow.changes import amend, cancel, partly_filled, point
 from tests.flow.world import START, World, swing, trend
 
 SWITCH = {"reason": "test", "changed_by": "test", "changed_at": START}
@@ -247,6 +247,17 @@ def test_an_amend_may_use_the_room_of_the_order_it_replaces(world: World) -> Non
     point(world, amend(qty=52), old["alpaca_order_id"])
     assert world.execute() == {"placed": 1}
     assert [order["qty"] for order in world.posted()] == ["45", "52"]
+
+
+@pytest.mark.parametrize("limit", ["MAX_SYMBOL_EXPOSURE", "MAX_GROSS_EXPOSURE"])
+def test_what_an_amended_order_has_filled_counts_before_it_is_a_position(world: World, limit: str) -> None:
+    world.configure(**{limit: "7000"})
+    old = partly_filled(world, "40")
+    name = point(world, amend(qty=80, limit_price=134), old["alpaca_order_id"])
+    remark = refused(world, name)
+    assert "10712 dollars in" in remark  # 40 at 133.80 and 40 at 134
+    assert f"{limit}=7000" in remark
+    assert world.market.order(old["alpaca_order_id"]).live
 
 
 def test_an_amend_over_a_limit_cancels_nothing(world: World) -> None:

@@ -426,6 +426,31 @@ def test_shares_that_a_replaced_order_has_filled_are_not_ordered_again() -> None
 
 
 @pytest.mark.parametrize(
+    "known",
+    [
+        book(entry(dollars="3345"), positions=[position(qty="20", dollars="2676")]),
+        book(entry(dollars="6021", held=Decimal(20), held_dollars=Decimal(2676))),
+    ],
+    ids=["in a position", "not in a position yet"],
+)
+@pytest.mark.parametrize("name", ["max_symbol_exposure", "max_gross_exposure"])
+def test_shares_that_a_replaced_order_has_filled_stay_at_stake(name: str, known: Book) -> None:
+    amended = {"trade": replace(LONG, qty=Decimal(50)), "book": known, "replaces": 1, "entered": Decimal(20)}
+    assert passes(limits={name: Decimal(6690)}, **amended)  # 20 shares held and 30 more at 133.80
+    refused, words = refusal(limits={name: Decimal("6689.99")}, **amended)
+    assert (refused, "6690 dollars in" in str(words)) == (name, True)
+
+
+def test_a_cancel_frees_no_buying_power_of_shares_that_are_filled() -> None:
+    known = book(entry(dollars="6021", held=Decimal(20), held_dollars=Decimal(2676)))
+    amended = {"trade": replace(LONG, qty=Decimal(50)), "book": known, "replaces": 1, "entered": Decimal(20)}
+    needed = Decimal("4094.28") - 3345  # 30 shares with the buffer; the 25 that rest are given up
+    assert passes(account=replace(ACCOUNT, buying_power=needed), **amended)
+    short = replace(ACCOUNT, buying_power=needed - Decimal("0.01"))
+    assert refusal(account=short, **amended)[0] == "buying_power"
+
+
+@pytest.mark.parametrize(
     ("holding", "foreign"),
     [("10", "0"), ("25", "1500"), ("0", "0"), ("4", "0"), ("-5", "500")],
 )
