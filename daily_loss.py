@@ -7,7 +7,7 @@ from clock import MARKET_ZONE
 from config import Limits
 from db_layer import TradingDB
 from exposure import day_start
-from kill_switch import TradingState, change_control, current_control
+from kill_switch import TradingState, change_control, current_control, lock_control
 from order_life import decimal_text
 
 CHANGED_BY = "daily loss limit"
@@ -36,6 +36,7 @@ def watch_daily_loss(db: TradingDB, limits: Limits, now: datetime) -> Decimal:
     pnl = day_pnl(db, now)
     if -pnl > limits.max_daily_loss:
         with db.transaction():
+            lock_control(db)
             if current_control(db).state is TradingState.ACTIVE:
                 change_control(db, TradingState.REDUCING, loss_words(pnl, limits), CHANGED_BY, now)
     return pnl

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from db_layer import TradingDB
+from kill_switch import TradingState, change_control, current_control
 from tests.flow.changes import amend, cancel, partly_filled, point
 from tests.flow.world import START, World, swing, trend
 
+WAITING_FOR_A_LOCK = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 SWITCH = {"reason": "test", "changed_by": "test", "changed_at": START}
 
 
@@ -413,6 +417,20 @@ def test_a_state_that_somebody_set_is_left_alone(world: World) -> None:
     world.db.insert("trading_control", SWITCH | {"state": "HALTED"})
     world.value()
     assert world.one("trading_control")["state"] == "HALTED"
+
+
+def test_a_switch_that_is_being_made_is_not_overruled_by_the_days_loss(
+    world: World, database: dict[str, Any],
+) -> None:
+    lose(world, "114.99")
+    with TradingDB(config=database | {"user": "trading_app"}) as person, ThreadPoolExecutor(1) as pool:
+        with person.transaction():
+            change_control(person, TradingState.HALTED, "drill", "tester@here", world.clock.now(), flatten=True)
+            work = pool.submit(world.value)
+            while not work.done() and not world.db.execute_query(WAITING_FOR_A_LOCK):
+                pass
+        work.result()
+    assert current_control(world.db).flatten
 
 
 def test_a_dry_run_counts_what_would_be_sent_before(world: World) -> None:
