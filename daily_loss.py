@@ -13,8 +13,9 @@ from order_life import decimal_text
 CHANGED_BY = "daily loss limit"
 # Positions not valued today have not changed in price today.
 DAY_PNL = """
-SELECT COALESCE((SELECT sum(actual_pnl) FROM trade_journal WHERE status = 'CLOSED' AND exit_date >= %(start)s), 0)
-       + COALESCE((SELECT sum(unrealized_pnl - pnl_before_today) FROM position_tracking
+SELECT COALESCE((SELECT sum(actual_pnl - COALESCE(pnl_before_exit_day, 0)) FROM trade_journal
+                 WHERE status = 'CLOSED' AND exit_date >= %(start)s), 0)
+       + COALESCE((SELECT sum(COALESCE(unrealized_pnl, 0) + realized_pnl - pnl_before_today) FROM position_tracking
                    WHERE valued_on = %(today)s), 0) AS pnl
 """
 
@@ -22,7 +23,8 @@ SELECT COALESCE((SELECT sum(actual_pnl) FROM trade_journal WHERE status = 'CLOSE
 def day_pnl(db: TradingDB, now: datetime) -> Decimal:
     """Return the profit (negative: loss) in dollars of this US Eastern day. Raises DatabaseError.
 
-    The profit of trades closed today, and how much the open positions' profit has changed today, as last valued.
+    How much the profit of each trade has changed since it was last valued on an earlier day: of those closed today, and
+    of those still open, as last valued, with the shares that have left them.
     """
     today = now.astimezone(MARKET_ZONE).date()
     return Decimal(db.execute_query(DAY_PNL, {"start": day_start(now), "today": today})[0]["pnl"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from daily_loss import day_pnl
 from db_layer import TradingDB
 from kill_switch import TradingState, change_control, current_control
 from tests.flow.changes import amend, cancel, partly_filled, point
@@ -410,6 +411,97 @@ def test_only_todays_change_of_a_position_counts(world: World) -> None:
     world.price("NVDA", "117.99")
     world.value()
     assert world.one("trading_control")["reason"].startswith("901 dollars were lost today")
+
+
+def held_over_night(world: World, at: str = "135", **changes: Any) -> None:
+    """Hold 45 NVDA bought at 133.50, valued at this price, and come to the next day."""
+    world.open_position(trend(**{"stop_loss": 60} | changes))
+    world.price("NVDA", at)
+    world.value()
+    world.pass_time(days=1)
+
+
+def test_a_split_is_no_loss_and_its_shares_count_at_their_new_price(world: World) -> None:
+    market(world, AMD="120")
+    held_over_night(world)
+    world.market.split("NVDA", "10")
+    world.price("NVDA", "13.50")
+    world.configure(MAX_GROSS_EXPOSURE="7255")  # 450 at 13.50, and 1180
+    world.decide(swing("AMD", qty=10, limit_price=118, stop_loss=110, take_profit=130), "AMD")
+    assert world.execute() == {"placed": 1}
+    world.value()
+    assert day_pnl(world.db, world.clock.now()) == 0
+    assert world.db.query("trading_control") == []
+
+
+def test_a_reverse_split_hides_no_loss(world: World) -> None:
+    held_over_night(world)
+    world.market.split("NVDA", "0.2")
+    world.price("NVDA", "675")
+    world.value()
+    world.price("NVDA", "350")
+    world.value()
+    assert world.one("trading_control")["reason"].startswith("2925 dollars were lost today")
+
+
+def test_shares_that_come_bring_no_loss_of_the_shares_that_were_there(world: World) -> None:
+    world.market.set_liquidity("NVDA", "20")
+    world.decide(swing(time_in_force="gtc"))
+    world.execute()
+    world.price("NVDA", "133.50")
+    world.price("NVDA", "140")
+    world.monitor()
+    world.value()
+    world.pass_time(days=1)
+    world.market.set_liquidity("NVDA", "1000")
+    world.price("NVDA", "133.50")
+    world.monitor()
+    assert world.one("position_tracking")["qty"] == 45
+    assert day_pnl(world.db, world.clock.now()) == 0
+    world.value()
+    assert day_pnl(world.db, world.clock.now()) == -130  # 20 shares from 140 to 133.50, and 25 bought there
+
+
+def test_shares_that_came_are_valued_although_the_price_is_the_same(world: World) -> None:
+    world.market.set_liquidity("NVDA", "20")
+    world.decide(swing())
+    world.execute()
+    world.price("NVDA", "130")
+    world.monitor()
+    world.value()
+    world.price("NVDA", "130")
+    world.monitor()
+    world.value()
+    position = world.one("position_tracking")
+    assert (position["qty"], position["market_value"]) == (40, 5200)
+
+
+@pytest.mark.parametrize(("yesterday", "today", "change"), [("150", "140", -450), ("128", "126", -90)])
+def test_of_a_trade_closed_today_only_todays_change_counts(
+    world: World, yesterday: str, today: str, change: int,
+) -> None:
+    held_over_night(world, yesterday)
+    world.price("NVDA", today)
+    world.market.foreign_close("NVDA")
+    world.value()
+    assert world.one("trade_journal")["status"] == "CLOSED"
+    assert day_pnl(world.db, world.clock.now()) == change
+    world.pass_time(days=1)
+    assert day_pnl(world.db, world.clock.now()) == 0
+
+
+def test_shares_sold_out_of_a_position_count_on_the_day_they_are_sold(world: World) -> None:
+    held_over_night(world, "140")
+    world.price("NVDA", "130")
+    world.market.cancel(next(iter(world.market.state.live)))
+    world.market.foreign_fill("NVDA", "sell", "20", "130")
+    world.value()
+    assert world.one("position_tracking")["qty"] == 25
+    assert day_pnl(world.db, world.clock.now()) == -450  # all 45 came down from 140 to 130
+    world.pass_time(days=1)
+    world.price("NVDA", "131")
+    world.value()
+    assert day_pnl(world.db, world.clock.now()) == 25
 
 
 def test_a_state_that_somebody_set_is_left_alone(world: World) -> None:
