@@ -118,7 +118,7 @@ def reduce_guesses(db: TradingDB, trade: Trade, now: datetime) -> None:
 
 
 def restate_prices(db: TradingDB, trade: Trade, ratio: Decimal, now: datetime) -> None:
-    """Divide a trade's stop, target and last price by a split's ratio (new shares for an old one). Raises DatabaseError."""
+    """Divide a trade's stop, target and price by a split's ratio (new shares for an old one). Raises DatabaseError."""
     db.execute_update(RESTATE_PRICES, {"journal_id": trade.id, "ratio": ratio, "now": now})
 
 

@@ -8,7 +8,7 @@ from config import Limits
 from db_layer import TradingDB
 from exposure import day_start
 from kill_switch import TradingState, change_control, current_control, lock_control
-from order_life import decimal_text
+from risk_checks import loss_words
 
 CHANGED_BY = "daily loss limit"
 # Positions not valued today have not changed in price today.
@@ -42,9 +42,3 @@ def watch_daily_loss(db: TradingDB, limits: Limits, now: datetime) -> Decimal:
             if current_control(db).state is TradingState.ACTIVE:
                 change_control(db, TradingState.REDUCING, loss_words(pnl, limits), CHANGED_BY, now)
     return pnl
-
-
-def loss_words(pnl: Decimal, limits: Limits) -> str:
-    """Say what a day has lost and what the limit is."""
-    lost = decimal_text(round(-pnl, 2))
-    return f"{lost} dollars were lost today, more than MAX_DAILY_LOSS={decimal_text(limits.max_daily_loss)}"

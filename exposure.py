@@ -21,7 +21,8 @@ LOAD_ENTRIES = """
 SELECT orders.id, journal.symbol, orders.side, orders.order_status, orders.alpaca_order_id, orders.created_at,
        orders.limit_price, orders.qty, orders.filled_qty, orders.qty - orders.filled_qty AS rest,
        journal.status = 'ORDERED' AS not_a_position_yet, journal.trade_id, orders.analysis_decision_id,
-       COALESCE(orders.limit_price, orders.filled_avg_price, checked.price, journal.planned_stop_loss) AS price,
+       COALESCE(GREATEST(orders.limit_price, orders.filled_avg_price), checked.price,
+                journal.planned_stop_loss) AS price,
        amend.quantity - orders.filled_qty AS amended_rest, amend.limit_price AS amended_price
 FROM order_execution orders
 JOIN trade_journal journal ON journal.id = orders.trade_journal_id

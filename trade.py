@@ -63,7 +63,7 @@ class Trade:
 
     @cached_property
     def realised(self) -> Decimal:
-        """The profit in dollars of the shares that have left the trade, at its average entry price; a loss is negative."""
+        """The profit in dollars of the shares that have left the trade, at its average entry price."""
         orders = ((row["side"], row["filled_qty"], row["filled_avg_price"]) for row in (*self.entries, *self.exits))
         others = ((row["side"], row["qty"], row["price"]) for row in self.adjustments)
         paid = sum((

@@ -16,14 +16,16 @@ from alpaca_client import BrokerError
 from clock import SystemClock
 from command_line import EXIT_DONE, EXIT_FAILED, add_test_mode, operator, run_program, show
 from config import Settings
+from daily_loss import day_pnl
 from db_layer import Row, TradingDB
 from flattening import Flattening, Left
 from kill_switch import TradingState, change_control, current_control
-from limit_raises import RAISABLE, current_raises, raise_limit
+from limit_raises import RAISABLE, current_raises, limits_in_force, raise_limit
 from log_setup import printable
 from order_life import decimal_text
 from order_monitor import OrderMonitor
 from parts import PROGRAM_ERRORS, build_parts, open_database
+from risk_checks import loss_words
 from standing import Standing, what_stands
 from tables import print_table
 from trade import Trade
@@ -31,6 +33,7 @@ from trade import Trade
 NAME = "trading_control"
 LONGEST_REASON = 500
 WIDTH = 79
+MOST_DIGITS = 12
 LONGEST_MESSAGE = 300
 STATES = {
     "halt": TradingState.HALTED, "reduce": TradingState.REDUCING, "resume": TradingState.ACTIVE,
@@ -77,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _work(options: argparse.Namespace, settings: Settings) -> int:
     with open_database(options.test_mode, settings, NAME) as db:
         commands: dict[str, Callable[[], int]] = {
-            "status": lambda: _status(db), "raise": lambda: _raise(db, options, settings),
+            "status": lambda: _status(db, settings), "raise": lambda: _raise(db, options, settings),
         }
         return commands.get(options.command, lambda: _switch(db, options, settings))()
 
@@ -92,7 +95,17 @@ def _switch(db: TradingDB, options: argparse.Namespace, settings: Settings) -> i
     if flatten:
         show(FLATTEN_NOTE)
         return _flatten(db, options.test_mode, settings)
+    if state is TradingState.ACTIVE:
+        _say_what_reduces_again(db, settings)
     return _reduce(db, options.test_mode, settings) if state is TradingState.REDUCING else EXIT_DONE
+
+
+def _say_what_reduces_again(db: TradingDB, settings: Settings) -> None:
+    now = SystemClock().now()
+    pnl, limits = day_pnl(db, now), limits_in_force(db, settings.limits, now)
+    if -pnl > limits.max_daily_loss:
+        words = "the next pass sets REDUCING again unless you raise MAX_DAILY_LOSS for the day as well"
+        show(textwrap.fill(f"{loss_words(pnl, limits)}; {words}.", WIDTH))
 
 
 def _reduce(db: TradingDB, test_mode: bool, settings: Settings) -> int:
@@ -137,9 +150,10 @@ def _raise(db: TradingDB, options: argparse.Namespace, settings: Settings) -> in
     return EXIT_DONE
 
 
-def _status(db: TradingDB) -> int:
+def _status(db: TradingDB, settings: Settings) -> int:
     control, standing = current_control(db), what_stands(db)
-    raises = current_raises(db, SystemClock().now())
+    now = SystemClock().now()
+    in_force = limits_in_force(db, settings.limits, now)
     show(f"Trading is {control.state}" + (", and everything is being closed (flatten)" if control.flatten else ""))
     _show_wrapped(f"  why    {control.reason}")
     show(f"  who    {control.changed_by or '-'}")
@@ -153,9 +167,13 @@ def _status(db: TradingDB) -> int:
     _print_orders("Orders of unknown outcome", standing.unknown)
     for alert in standing.alerts:
         _show_wrapped(f"CRITICAL {alert['kind']} {alert['subject']}: {printable(alert['message'], LONGEST_MESSAGE)}")
-    for change in raises:
+    for change in current_raises(db, now):
+        field = RAISABLE.get(change.name)
+        if field is None or getattr(in_force, field) == getattr(settings.limits, field):
+            continue
+        value = decimal_text(Decimal(getattr(in_force, field)))
         until = f"until {_time(change.expires_at)}, by {change.changed_by}: {change.reason}"
-        _show_wrapped(f"RAISED {change.name} to {decimal_text(change.value)} {until}")
+        _show_wrapped(f"RAISED {change.name} to {value} {until}")
     return EXIT_DONE
 
 
@@ -209,8 +227,8 @@ def _number(text: str) -> Decimal:
         number = Decimal(text) if text.isascii() else Decimal("NaN")
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite() or number <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    if not number.is_finite() or number <= 0 or abs(number.adjusted()) > MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number above 0 that a limit could be")
     return number
 
 

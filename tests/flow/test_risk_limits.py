@@ -12,7 +12,7 @@ import pytest
 from daily_loss import day_pnl
 from db_layer import TradingDB
 from kill_switch import TradingState, change_control, current_control
-from tests.flow.changes import amend, cancel, partly_filled, point
+from tests.flow.changes import amend, cancel, partly_filled, placed, point
 from tests.flow.world import START, World, swing, trend
 
 WAITING_FOR_A_LOCK = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -59,7 +59,7 @@ def test_every_check_of_a_placed_order_is_a_row_with_limit_and_value(world: Worl
         "reference_price": ("any age", "135, 0 minutes old"),
         "max_order_notional": ("20000", "6021"),
         "price_collar": ("PRICE_COLLAR_PCT=5: 141.75", "133.8"),
-        "stop_side": ("stop 124.0", "limit order"),
+        "stop_side": ("stop 124.0", "price 135"),
         "max_symbol_exposure": ("25000", "6021"),
         "max_gross_exposure": ("100000", "6021"),
         "max_open_positions": ("20", "1"),
@@ -72,10 +72,45 @@ def test_every_check_of_a_placed_order_is_a_row_with_limit_and_value(world: Worl
     }
 
 
-@pytest.mark.parametrize(("flag", "value"), [("trading_blocked", True), ("account_blocked", True)])
-def test_nothing_is_sent_for_an_account_that_is_blocked(world: World, flag: str, value: object) -> None:
-    world.market.set_account(**{flag: value})
-    assert f"the account may not trade ({flag})" in refused(world, world.decide(swing()))
+@pytest.mark.parametrize("flag", ["trading_blocked", "account_blocked"])
+def test_entries_wait_while_the_account_is_blocked(world: World, flag: str) -> None:
+    world.market.set_account(**{flag: True})
+    world.decide(swing())
+    assert world.execute() == {"held back": 1}
+    world.market.set_account(**{flag: False})
+    assert world.execute() == {"placed": 1}
+
+
+def test_an_account_answer_that_says_nothing_burns_no_decision(world: World) -> None:
+    world.decide(swing())
+    world.fault("GET", "/v2/account", "status", code=200, body={})
+    assert world.execute() == {"broker did not answer": 1}
+    assert world.execute() == {"placed": 1}
+
+
+def test_a_price_that_makes_no_sense_does_not_switch_the_collar_off(world: World) -> None:
+    name = world.decide(swing(limit_price=1338, qty=10, take_profit=1455))
+    world.fault("GET", "/v2/stocks/trades/latest", "status", code=200, body={"trades": {"NVDA": {"p": None}}})
+    assert world.execute() == {"waiting for a price": 1}
+    assert "above the last price 135" in refused(world, name)
+
+
+def test_a_day_trade_is_not_bought_just_before_it_would_be_sold(world: World) -> None:
+    world.configure(DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE="15")
+    world.pass_time(hours=5, minutes=50)
+    world.price("NVDA", "135")
+    world.decide(trend(strategy="DAYTRADE", limit_price=136))
+    assert world.execute() == {"waiting": 1}
+
+
+def test_an_amend_whose_rest_cannot_be_ordered_leaves_the_old_order(world: World) -> None:
+    world.market.set_liquidity("NVDA", "3.2")
+    old = placed(world, trend(qty=10.5))
+    world.price("NVDA", "133.50")
+    world.price("NVDA", "135")
+    name = point(world, amend(strategy="TREND", qty=12, time_in_force="gtc"), old["alpaca_order_id"])
+    assert "the rest cannot be ordered: qty 8.8 is fractional" in refused(world, name)
+    assert world.market.order(old["alpaca_order_id"]).live
 
 
 @pytest.mark.parametrize(
