@@ -41,6 +41,10 @@ DELETE FROM position_adjustment
 WHERE trade_journal_id = %(journal_id)s AND kind = 'MANUAL_EXIT' AND evidence_id IS NULL
 """
 RESTATE_PRICES = """
+WITH priced AS (
+    UPDATE position_tracking SET current_price = round(current_price / %(ratio)s, 6), last_updated = %(now)s
+    WHERE trade_journal_id = %(journal_id)s
+)
 UPDATE trade_journal
 SET split_ratio = round(split_ratio * %(ratio)s, 9),
     current_stop_loss = round(COALESCE(current_stop_loss, planned_stop_loss) / %(ratio)s, 2), updated_at = %(now)s
@@ -122,7 +126,7 @@ def reduce_guesses(db: TradingDB, trade: Trade, now: datetime) -> None:
 
 
 def restate_prices(db: TradingDB, trade: Trade, ratio: Decimal, now: datetime) -> None:
-    """Divide a trade's stop and target by a split's ratio (new shares for an old one). Raises DatabaseError."""
+    """Divide a trade's stop, target and price by a split's ratio (new shares for an old one). Raises DatabaseError."""
     db.execute_update(RESTATE_PRICES, {"journal_id": trade.id, "ratio": ratio, "now": now})
 
 

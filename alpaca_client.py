@@ -307,11 +307,11 @@ class Broker:
         return account
 
     def latest_prices(self, symbols: Iterable[str]) -> dict[str, Decimal]:
-        """Return the prices of latest_trades, in dollars. Raises BrokerError."""
-        return {symbol: trade.price for symbol, trade in self.latest_trades(symbols).items()}
+        """Return the prices of latest_trades that make sense, in dollars. Raises BrokerError."""
+        return {symbol: trade.price for symbol, trade in self.latest_trades(symbols).items() if trade is not None}
 
-    def latest_trades(self, symbols: Iterable[str]) -> dict[str, LastTrade]:
-        """Return the last trade of each symbol; symbols without one are absent.
+    def latest_trades(self, symbols: Iterable[str]) -> dict[str, LastTrade | None]:
+        """Return the last trade of each symbol, None where it makes no sense; symbols without one are absent.
 
         One call for all symbols. Raises BrokerError.
         """

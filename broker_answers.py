@@ -60,9 +60,10 @@ class LastTrade:
 
 @dataclass(frozen=True)
 class Asset:
-    """What the broker lets anybody do with a symbol; `status` is its word, active or another."""
+    """What the broker lets anybody do with a symbol; `status` and `asset_class` are its words."""
 
     status: str
+    asset_class: str
     tradable: bool
     fractionable: bool
     shortable: bool
@@ -178,11 +179,12 @@ def holdings_by_symbol(rows: Iterable[Json]) -> dict[str, Holding]:
 def checked_asset(answer: JsonObject) -> Asset:
     """Check what the broker says of a symbol; a short sale also needs shares that are easy to borrow."""
     flags = [answer.get(name) for name in ("tradable", "fractionable", "shortable")]
-    if not _word(answer.get("status")) or not all(isinstance(flag, bool) for flag in flags):
-        raise BrokerError("the broker sent an asset without status, tradable, fractionable or shortable")
+    words = [answer.get(name) for name in ("status", "class")]
+    if not all(map(_word, words)) or not all(isinstance(flag, bool) for flag in flags):
+        raise BrokerError("the broker sent an asset without status, class, tradable, fractionable or shortable")
     tradable, fractionable, shortable = map(bool, flags)
     borrowable = answer.get("borrow_status", "easy_to_borrow") == "easy_to_borrow"
-    return Asset(answer["status"], tradable, fractionable, shortable and borrowable)
+    return Asset(answer["status"], answer["class"], tradable, fractionable, shortable and borrowable)
 
 
 def checked_hours(answer: JsonObject) -> MarketHours:
@@ -202,15 +204,15 @@ def checked_day(row: Json) -> date:
         raise BrokerError("the broker sent a market calendar whose rows have no dates") from error
 
 
-def last_trades(answer: Json, wanted: Container[str]) -> dict[str, LastTrade]:
-    """Return the last trades of the wanted symbols; what has no price is left out."""
+def last_trades(answer: Json, wanted: Container[str]) -> dict[str, LastTrade | None]:
+    """Return the last trades of the wanted symbols, None for a row whose price makes no sense."""
     trades = answer.get("trades") if isinstance(answer, dict) else None
     if not isinstance(trades, dict):
         raise BrokerError("the answer of the latest trades holds no trades")
     prices = {symbol: _price(trade) for symbol, trade in trades.items() if symbol in wanted}
     return {
-        symbol: LastTrade(price, _time_of_trade(trades[symbol]))
-        for symbol, price in prices.items() if price is not None
+        symbol: None if price is None else LastTrade(price, _time_of_trade(trades[symbol]))
+        for symbol, price in prices.items()
     }
 
 

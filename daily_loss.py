@@ -7,14 +7,15 @@ from clock import MARKET_ZONE
 from config import Limits
 from db_layer import TradingDB
 from exposure import day_start
-from kill_switch import TradingState, change_control, current_control
-from order_life import decimal_text
+from kill_switch import TradingState, change_control, current_control, lock_control
+from risk_checks import loss_words
 
 CHANGED_BY = "daily loss limit"
 # Positions not valued today have not changed in price today.
 DAY_PNL = """
-SELECT COALESCE((SELECT sum(actual_pnl) FROM trade_journal WHERE status = 'CLOSED' AND exit_date >= %(start)s), 0)
-       + COALESCE((SELECT sum(unrealized_pnl - pnl_before_today) FROM position_tracking
+SELECT COALESCE((SELECT sum(actual_pnl - COALESCE(pnl_before_exit_day, 0)) FROM trade_journal
+                 WHERE status = 'CLOSED' AND exit_date >= %(start)s), 0)
+       + COALESCE((SELECT sum(COALESCE(unrealized_pnl, 0) + realized_pnl - pnl_before_today) FROM position_tracking
                    WHERE valued_on = %(today)s), 0) AS pnl
 """
 
@@ -22,7 +23,8 @@ SELECT COALESCE((SELECT sum(actual_pnl) FROM trade_journal WHERE status = 'CLOSE
 def day_pnl(db: TradingDB, now: datetime) -> Decimal:
     """Return the profit (negative: loss) in dollars of this US Eastern day. Raises DatabaseError.
 
-    The profit of trades closed today, and how much the open positions' profit has changed today, as last valued.
+    How much the profit of each trade has changed since it was last valued on an earlier day: of those closed today, and
+    of those still open, as last valued, with the shares that have left them.
     """
     today = now.astimezone(MARKET_ZONE).date()
     return Decimal(db.execute_query(DAY_PNL, {"start": day_start(now), "today": today})[0]["pnl"])
@@ -36,12 +38,7 @@ def watch_daily_loss(db: TradingDB, limits: Limits, now: datetime) -> Decimal:
     pnl = day_pnl(db, now)
     if -pnl > limits.max_daily_loss:
         with db.transaction():
+            lock_control(db)
             if current_control(db).state is TradingState.ACTIVE:
                 change_control(db, TradingState.REDUCING, loss_words(pnl, limits), CHANGED_BY, now)
     return pnl
-
-
-def loss_words(pnl: Decimal, limits: Limits) -> str:
-    """Say what a day has lost and what the limit is."""
-    lost = decimal_text(round(-pnl, 2))
-    return f"{lost} dollars were lost today, more than MAX_DAILY_LOSS={decimal_text(limits.max_daily_loss)}"

@@ -17,7 +17,7 @@ from kill_switch import Control
 from market_view import MarketView, look
 from order_changes import find_target, order_name, trade_name
 from order_life import ENDED, OrderStatus
-from risk_checks import Hold, RiskCheck, Situation
+from risk_checks import Hold, RiskCheck, Situation, price_of
 from risk_gate import check_age, check_trade, decision_time
 from row_history import Before, Seen, cancelled_trades, load_history, seen_before
 from trade import Trade
@@ -79,7 +79,8 @@ class DecisionReview:
         """
         self._limits, self._day_pnl = limits, day_pnl
         decisions = [decision for row in rows if (decision := decision_of(row)) is not None]
-        self._view = look(self._broker, account, decisions, self._clock.now(), holdings)
+        flattens = limits.daytrade_flatten_minutes > 0
+        self._view = look(self._broker, account, decisions, self._clock.now(), flattens, holdings)
         self.load_book()
 
     def load_book(self) -> None:
@@ -95,7 +96,7 @@ class DecisionReview:
         if decision is None or decision.trade is None:
             return
         trade, last = decision.trade, (self._view.trades or {}).get(decision.symbol)
-        price = trade.limit_price or (last.price if last else Decimal(0))
+        price = price_of(trade, last) or Decimal(0)
         status = _STATUS_OF_RESULT[result]
         self.book.put(OpenEntry(
             order_id, decision.symbol, trade.side, trade.qty, trade.limit_price, now,
@@ -154,7 +155,7 @@ class DecisionReview:
         view = self._view
         return Situation(
             now, control.state, control.reason, view.account, view.assets.get(symbol), (view.trades or {}).get(symbol),
-            self.book, self._day_pnl, priced=view.trades is not None, market_open=view.is_open,
+            self.book, self._day_pnl, priced=view.is_priced(symbol), hours=view.hours,
             unanswered=view.missing(symbol), replaces=replaced.entry["id"] if replaced else None,
             entered=replaced.entered if replaced else Decimal(0),
         )

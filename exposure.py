@@ -21,7 +21,8 @@ LOAD_ENTRIES = """
 SELECT orders.id, journal.symbol, orders.side, orders.order_status, orders.alpaca_order_id, orders.created_at,
        orders.limit_price, orders.qty, orders.filled_qty, orders.qty - orders.filled_qty AS rest,
        journal.status = 'ORDERED' AS not_a_position_yet, journal.trade_id, orders.analysis_decision_id,
-       COALESCE(orders.limit_price, orders.filled_avg_price, checked.price, journal.planned_stop_loss) AS price,
+       COALESCE(GREATEST(orders.limit_price, orders.filled_avg_price), checked.price,
+                journal.planned_stop_loss) AS price,
        amend.quantity - orders.filled_qty AS amended_rest, amend.limit_price AS amended_price
 FROM order_execution orders
 JOIN trade_journal journal ON journal.id = orders.trade_journal_id
@@ -53,8 +54,8 @@ NOTHING = Decimal(0)
 class OpenEntry:
     """One entry order: what was ordered, shares filled that are in no position row yet, and what may still come.
 
-    `dollars` is what both count for; `limit_price` is None for a market order. `at_broker`: its buying power is less by
-    this order.
+    `dollars` is what both count for, `held_dollars` the part of the shares; `limit_price` is None for a market order.
+    `at_broker`: its buying power is less by this order.
     """
 
     order_id: int
@@ -70,6 +71,12 @@ class OpenEntry:
     dollars: Decimal
     filled: bool = False
     at_broker: bool = False
+    held_dollars: Decimal = NOTHING
+
+    @property
+    def to_come(self) -> Decimal:
+        """The dollars of what may still be filled: all that is given up when the order is cancelled."""
+        return self.dollars - self.held_dollars
 
     @property
     def works(self) -> bool:
@@ -128,7 +135,7 @@ class Book:
         self._not_at_broker += _unheard(entry) - (_unheard(former) if former else NOTHING)
 
     def in_symbol(self, symbol: str, without: int | None = None) -> Decimal:
-        """Return the dollars at stake in a symbol; the order `without` does not count."""
+        """Return the dollars at stake in a symbol; what the order `without` may still fill does not count."""
         return self._dollars.get(symbol, NOTHING) - self._of(symbol, without)
 
     def gross(self, symbol: str, without: int | None = None) -> Decimal:
@@ -166,7 +173,7 @@ class Book:
 
     def _of(self, symbol: str, order_id: int | None) -> Decimal:
         entry = self._entries.get(symbol, {}).get(order_id) if order_id is not None else None
-        return entry.dollars if entry else NOTHING
+        return entry.to_come if entry else NOTHING
 
     def _add(self, symbol: str, dollars: Decimal) -> None:
         self._dollars[symbol] += dollars
@@ -186,11 +193,12 @@ def _unheard(entry: OpenEntry) -> Decimal:
 def _entry(row: Row, asked_at: datetime) -> OpenEntry:
     status = OrderStatus(row["order_status"])
     held = row["filled_qty"] if row["not_a_position_yet"] else NOTHING
+    held_dollars = held * row["price"]
     rest = NOTHING if status in ENDED else row["rest"] * row["price"]
     if row["amended_rest"] is not None and status not in ENDED:
         rest = max(rest, row["amended_rest"] * (row["amended_price"] or row["price"]))
     return OpenEntry(
         row["id"], row["symbol"], row["side"], row["qty"], row["limit_price"], row["created_at"], row["trade_id"],
-        row["analysis_decision_id"], status, held, held * row["price"] + rest, row["filled_qty"] > 0,
-        row["alpaca_order_id"] is not None and row["created_at"] <= asked_at,
+        row["analysis_decision_id"], status, held, held_dollars + rest, row["filled_qty"] > 0,
+        row["alpaca_order_id"] is not None and row["created_at"] <= asked_at, held_dollars,
     )

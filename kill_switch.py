@@ -13,6 +13,8 @@ from db_layer import TradingDB
 READ_CONTROL = """
 SELECT state, flatten, reason, changed_by, changed_at FROM audit.trading_control ORDER BY id DESC LIMIT 1
 """
+# Whoever lets a switch depend on what was in force before takes this first, and so does whoever switches.
+LOCK_CONTROL = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor control'))"
 WRITE_CONTROL = """
 INSERT INTO audit.trading_control (state, flatten, reason, changed_by, changed_at)
 VALUES (%(state)s, %(flatten)s, %(reason)s, %(changed_by)s, %(now)s)
@@ -52,6 +54,11 @@ def current_control(db: TradingDB) -> Control:
     return Control(**rows[0] | {"state": TradingState(rows[0]["state"])}) if rows else Control()
 
 
+def lock_control(db: TradingDB) -> None:
+    """Let nobody switch until the open transaction ends; whoever is switching is waited for. Raises DatabaseError."""
+    db.execute_query(LOCK_CONTROL)
+
+
 def change_control(
     db: TradingDB, state: TradingState, reason: str, changed_by: str, now: datetime, flatten: bool = False,
 ) -> None:
@@ -64,6 +71,7 @@ def write_control(
     db: TradingDB, state: TradingState, reason: str, changed_by: str, now: datetime, flatten: bool = False,
 ) -> None:
     """Switch, and wait for nobody who is at the alerts. Raises DatabaseError, as change_control does."""
+    lock_control(db)
     db.execute_update(WRITE_CONTROL, {
         "state": str(state), "flatten": flatten, "reason": reason, "changed_by": changed_by, "now": now,
     })

@@ -11,7 +11,8 @@ from order_life import decimal_text
 
 LONGEST_RAISE = timedelta(days=7)
 MOST_TIMES = 10
-NOT_RAISABLE = frozenset({"daytrade_flatten_minutes"})  # it says when, not how much
+# One says when, not how much; the other lets less pass when it is higher.
+NOT_RAISABLE = frozenset({"daytrade_flatten_minutes", "duplicate_window_minutes"})
 # The settings' names with the fields that hold them.
 RAISABLE: Mapping[str, str] = {
     field.name.upper(): field.name for field in fields(Limits)
@@ -19,8 +20,10 @@ RAISABLE: Mapping[str, str] = {
 }
 
 READ_RAISES = """
-SELECT DISTINCT ON (limit_name) limit_name, limit_value, reason, changed_by, expires_at FROM audit.limit_raises
-WHERE expires_at > %(now)s AND changed_at <= %(now)s ORDER BY limit_name, id DESC
+SELECT * FROM (
+    SELECT DISTINCT ON (limit_name) limit_name, limit_value, reason, changed_by, expires_at FROM audit.limit_raises
+    WHERE changed_at <= %(now)s ORDER BY limit_name, id DESC
+) latest WHERE expires_at > %(now)s
 """
 WRITE_RAISE = """
 INSERT INTO audit.limit_raises (limit_name, limit_value, reason, changed_by, changed_at, expires_at)
@@ -40,7 +43,7 @@ class LimitRaise:
 
 
 def limits_in_force(db: TradingDB, limits: Limits, now: datetime) -> Limits:
-    """Return the limits with the latest unexpired raise of each; one that is no longer a raise changes nothing.
+    """Return the limits with the latest raise of each, unless it has expired; what is no raise changes nothing.
 
     Raises DatabaseError.
     """
@@ -54,7 +57,10 @@ def limits_in_force(db: TradingDB, limits: Limits, now: datetime) -> Limits:
 
 
 def current_raises(db: TradingDB, now: datetime) -> list[LimitRaise]:
-    """Return the latest unexpired raise of each limit. Raises DatabaseError."""
+    """Return the latest raise of each limit unless it has expired: an earlier one never comes back.
+
+    Raises DatabaseError.
+    """
     return [
         LimitRaise(row["limit_name"], row["limit_value"], row["reason"], row["changed_by"], row["expires_at"])
         for row in db.execute_query(READ_RAISES, {"now": now})
@@ -65,11 +71,14 @@ def raise_limit(
     db: TradingDB, limits: Limits, name: str, value: Decimal, lasting: timedelta, reason: str, changed_by: str,
     now: datetime,
 ) -> LimitRaise:
-    """Raise a limit for a while and return the raise. Raises ConfigError for one that is not allowed, DatabaseError."""
+    """Raise a limit for a while and return the raise; the setting's own value takes raises back.
+
+    Raises ConfigError for one that is not allowed, and DatabaseError.
+    """
     if name not in RAISABLE:
         raise ConfigError(f"{name} is no limit that can be raised; these are: {', '.join(sorted(RAISABLE))}")
     present = getattr(limits, RAISABLE[name])
-    if not present < value <= present * MOST_TIMES:
+    if not present <= value <= present * MOST_TIMES:
         highest = decimal_text(Decimal(present * MOST_TIMES))
         raise ConfigError(f"{name} is {present} and can be raised to at most {highest}, not to {decimal_text(value)}")
     if value != (value.to_integral_value() if isinstance(present, int) else round(value, 6)):

@@ -4,15 +4,16 @@ Nothing is read or asked here: the same facts give the same verdict.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
 
-from broker_answers import Asset, LastTrade
+from broker_answers import Asset, LastTrade, MarketHours
 from config import Limits
-from decision import NewTrade, OrderType, Side, TimeInForce
+from decision import DecisionError, NewTrade, OrderType, Side, TimeInForce
+from decision import check_fraction as check_fractional
 from exposure import Book, day_start
 from order_life import OrderStatus, decimal_text, opposite
 
@@ -21,14 +22,16 @@ MINUTE = timedelta(minutes=1)
 POWER_BUFFER = Decimal("1.02")  # prices move between our look at the account and the broker's
 DAY_TRADES = 3
 DAY_TRADER_EQUITY = Decimal(25_000)  # Source: FINRA's former pattern day trader rule, where the broker still applies it
-ACTIVE = "ACTIVE"
+TRADING_ACTIVE = "ACTIVE"  # our own switch
+ACCOUNT_ACTIVE = "ACTIVE"  # the broker's word for an account that may trade
+SHARES = "us_equity"  # its word for what we trade
 BLOCKS = ("trading_blocked", "account_blocked", "trade_suspended_by_user")
 
 
 class Hold(StrEnum):
     """Why an order may not be sent yet although nothing is wrong with it."""
 
-    HALTED = "trading is not ACTIVE"
+    HALTED = "trading is stopped, here or at the broker"
     LATER = "something must settle first"
     UNPRICED = "prices could not be had"
     UNANSWERED = "the broker did not answer"
@@ -56,7 +59,7 @@ class RiskCheck:
 class Account:
     """What of the broker's account answer decides about orders; dollars, None for what it does not say."""
 
-    status: str
+    status: str | None
     blocks: tuple[str, ...]
     buying_power: Decimal | None
     equity: Decimal | None
@@ -67,9 +70,9 @@ class Account:
 class Situation:
     """What an order is held against beside the limits.
 
-    `unanswered` says what the broker was asked in vain; `priced` is false when no prices could be had at all, and
-    `market_open` None when nobody asked. An amend's new order replaces the order `replaces`, of which `entered` shares
-    have been filled.
+    `unanswered` says what the broker was asked in vain; `priced` is false when no price that makes sense could be
+    had, and `hours` None when nobody asked or answered. An amend's new order replaces the order `replaces`, of which
+    `entered` shares have been filled.
     """
 
     now: datetime
@@ -81,15 +84,23 @@ class Situation:
     book: Book
     day_pnl: Decimal
     priced: bool = True
-    market_open: bool | None = None
+    hours: MarketHours | None = None
     unanswered: str | None = None
     replaces: int | None = None
     entered: Decimal = Decimal(0)
 
+    def rest_of(self, trade: NewTrade) -> Decimal:
+        """Return the shares that are ordered: all but those that the replaced order has filled."""
+        return max(trade.qty - self.entered, Decimal(0))
+
+    @property
+    def market_open(self) -> bool | None:
+        return None if self.hours is None else self.hours.is_open
+
 
 @dataclass(frozen=True)
 class Proposal:
-    """An order to be checked, with its price in dollars: a market order's is that of the last trade."""
+    """An order to be checked, with its price in dollars (price_of)."""
 
     symbol: str
     trade: NewTrade
@@ -100,31 +111,54 @@ class Proposal:
     @cached_property
     def dollars(self) -> Decimal:
         """What it would add; shares that a replaced order has filled count already."""
-        return max(self.trade.qty - self.facts.entered, Decimal(0)) * self.price
+        return self.facts.rest_of(self.trade) * self.price
+
+
+def price_of(trade: NewTrade, last: LastTrade | None) -> Decimal | None:
+    """Return the dollars a share of an order may come to: its limit, the last price for a market order, None without.
+
+    A sell is filled at the market where that is above its limit.
+    """
+    if last is None:
+        return trade.limit_price
+    if trade.limit_price is None:
+        return last.price
+    return max(trade.limit_price, last.price) if trade.side is Side.SELL else trade.limit_price
+
+
+def loss_words(pnl: Decimal, limits: Limits) -> str:
+    """Say what a day has lost and what the limit is."""
+    return f"{_money(-pnl)} dollars were lost today, more than MAX_DAILY_LOSS={decimal_text(limits.max_daily_loss)}"
 
 
 def check_trading_state(facts: Situation) -> RiskCheck:
     """Held back until a person resumes trading."""
-    words = None if facts.state == ACTIVE else f"trading is {facts.state}: {facts.state_reason}"
-    return RiskCheck("trading_state", ACTIVE, facts.state, words, Hold.HALTED if words else None)
+    words = None if facts.state == TRADING_ACTIVE else f"trading is {facts.state}: {facts.state_reason}"
+    return RiskCheck("trading_state", TRADING_ACTIVE, facts.state, words, Hold.HALTED if words else None)
 
 
 def check_daily_loss(limits: Limits, facts: Situation) -> RiskCheck:
     """Held back, not refused: the day passes, or a person decides."""
     lost = -facts.day_pnl
     over = lost > limits.max_daily_loss
-    words = f"{_money(lost)} dollars were lost today, more than MAX_DAILY_LOSS={decimal_text(limits.max_daily_loss)}"
     return RiskCheck(
-        "max_daily_loss", decimal_text(limits.max_daily_loss), _money(lost), words if over else None,
-        Hold.HALTED if over else None,
+        "max_daily_loss", decimal_text(limits.max_daily_loss), _money(lost),
+        loss_words(facts.day_pnl, limits) if over else None, Hold.HALTED if over else None,
     )
 
 
 def check_account(account: Account) -> RiskCheck:
-    """The broker refuses every order of an account that is blocked or not active."""
-    wrong = [*account.blocks, *([] if account.status == ACTIVE else [f"status {account.status}"])]
-    words = f"the account may not trade ({', '.join(wrong)}); settle it with the broker" if wrong else None
-    return RiskCheck("account", "ACTIVE, not blocked", ", ".join(wrong) or ACTIVE, words)
+    """The broker refuses every order of an account that is blocked or not active; that says nothing of the decision."""
+    needed = f"{ACCOUNT_ACTIVE}, not blocked"
+    if account.status is None:
+        words = "the broker's answer about the account has no status; the next pass asks again"
+        return RiskCheck("account", needed, "no status", words, Hold.UNANSWERED)
+    wrong = [*account.blocks, *([] if account.status == ACCOUNT_ACTIVE else [f"status {account.status}"])]
+    observed = ", ".join(wrong)
+    if not wrong:
+        return RiskCheck("account", needed, ACCOUNT_ACTIVE)
+    words = f"the account may not trade ({observed}); settle it with the broker"
+    return RiskCheck("account", needed, observed, words, Hold.HALTED)
 
 
 def check_denylist(symbol: str, limits: Limits) -> RiskCheck:
@@ -142,7 +176,9 @@ def check_asset(symbol: str, facts: Situation) -> RiskCheck:
         unknown = f"the broker does not know {symbol}; correct the symbol"
         return RiskCheck("asset", "active, tradable", "unknown", unknown)
     observed = f"{asset.status}, {'tradable' if asset.tradable else 'not tradable'}"
-    if asset.status != "active" or not asset.tradable:
+    if asset.asset_class != SHARES:
+        words = f"{symbol} is {asset.asset_class} at the broker, and only shares ({SHARES}) are traded"
+    elif asset.status != "active" or not asset.tradable:
         words = f"{symbol} cannot be traded at the broker now ({observed}); it is halted or delisted"
     return RiskCheck("asset", "active, tradable", observed, words)
 
@@ -157,12 +193,18 @@ def check_side(symbol: str, trade: NewTrade, limits: Limits, asset: Asset | None
     return RiskCheck("side", f"ALLOW_SHORT={str(limits.allow_short).lower()}", trade.side, words)
 
 
-def check_fraction(symbol: str, trade: NewTrade, asset: Asset | None) -> RiskCheck:
-    """Fractions of a share only where the broker deals in them."""
-    qty, whole = decimal_text(trade.qty), asset is not None and not asset.fractionable
-    words = f"{symbol} trades in whole shares only, and qty is {qty}; order whole shares"
-    wrong = whole and trade.qty != int(trade.qty)
-    return RiskCheck("fraction", "whole shares" if whole else "fractions", qty, words if wrong else None)
+def check_fraction(symbol: str, trade: NewTrade, facts: Situation) -> RiskCheck:
+    """Fractions of a share only where the broker deals in them, also for what an amended order has not filled."""
+    rest, words = facts.rest_of(trade), None
+    qty, whole = decimal_text(rest), facts.asset is not None and not facts.asset.fractionable
+    if whole and rest != int(rest):
+        words = f"{symbol} trades in whole shares only, and qty is {qty}; order whole shares"
+    elif facts.entered and rest:
+        try:
+            check_fractional(replace(trade, qty=Decimal(qty)))
+        except DecisionError as error:
+            words = f"{decimal_text(facts.entered)} shares are filled, and the rest cannot be ordered: {error}"
+    return RiskCheck("fraction", "whole shares" if whole else "fractions", qty, words)
 
 
 def check_settled(symbol: str, facts: Situation) -> RiskCheck:
@@ -181,13 +223,16 @@ def check_reference_price(symbol: str, trade: NewTrade, facts: Situation) -> Ris
     """A limit order brings its own price; a market order needs one that is fresh, or the auction's."""
     last = facts.last_trade
     if not facts.priced:
-        return RiskCheck("reference_price", "", "no answer", "the broker gave no prices", Hold.UNPRICED)
+        return RiskCheck("reference_price", "", "no answer", f"the broker gave no price for {symbol}", Hold.UNPRICED)
     if last is None:
         return RiskCheck("reference_price", "", "no price")
     observed = f"{decimal_text(last.price)}, {_age(last, facts.now)}"
     if trade.order_type is OrderType.LIMIT:
         return RiskCheck("reference_price", "any age", observed)
     limit = f"{FRESH // MINUTE} minutes"
+    if last.at is not None and last.at - facts.now > FRESH:
+        words = f"the last trade of {symbol} is dated {last.at:%Y-%m-%d %H:%M} UTC, which is still to come"
+        return RiskCheck("reference_price", limit, observed, words, Hold.UNPRICED)
     if is_fresh(last, facts.now) or (trade.time_in_force is TimeInForce.OPG and facts.market_open is False):
         return RiskCheck("reference_price", limit, observed)
     if facts.market_open is None:
@@ -206,7 +251,7 @@ def check_reference_price(symbol: str, trade: NewTrade, facts: Situation) -> Ris
 
 def is_fresh(trade: LastTrade | None, now: datetime) -> bool:
     """Tell whether a market order can be held against this price."""
-    return trade is not None and trade.at is not None and now - trade.at <= FRESH
+    return trade is not None and trade.at is not None and abs(now - trade.at) <= FRESH
 
 
 def _age(trade: LastTrade, now: datetime) -> str:
@@ -238,19 +283,19 @@ def check_price_collar(order: Proposal) -> RiskCheck:
 
 
 def check_stop_side(order: Proposal) -> RiskCheck:
-    """A market order has no limit to hold the stop against, so the last price takes its place."""
-    trade, price = order.trade, decimal_text(order.price)
-    observed = "limit order" if trade.limit_price is not None else f"price {price}"
-    refusal = None
-    if trade.limit_price is None:
-        buy = trade.side is Side.BUY
-        if (trade.stop_price >= order.price) if buy else (trade.stop_price <= order.price):
-            refusal = f"the stop {trade.stop_price} is on the wrong side of the price {price} for a {trade.side}"
-        elif trade.target_price is not None and (
-            trade.target_price <= order.price if buy else trade.target_price >= order.price
-        ):
-            refusal = f"the target {trade.target_price} is on the wrong side of the price {price} for a {trade.side}"
-    return RiskCheck("stop_side", f"stop {trade.stop_price}", observed, refusal)
+    """A stop that the market has crossed would close at once what is opened; a target may wait beyond a limit only."""
+    trade, last = order.trade, order.facts.last_trade
+    if last is None:
+        return RiskCheck("stop_side", f"stop {trade.stop_price}", "no price")
+    price, buy, refusal = last.price, trade.side is Side.BUY, None
+    words = f"is on the wrong side of the price {decimal_text(price)} for a {trade.side}"
+    if (trade.stop_price >= price) if buy else (trade.stop_price <= price):
+        refusal = f"the stop {trade.stop_price} {words}"
+    elif trade.limit_price is None and trade.target_price is not None and (
+        trade.target_price <= price if buy else trade.target_price >= price
+    ):
+        refusal = f"the target {trade.target_price} {words}"
+    return RiskCheck("stop_side", f"stop {trade.stop_price}", f"price {decimal_text(price)}", refusal)
 
 
 def check_exposure(order: Proposal) -> Iterator[RiskCheck]:
@@ -339,7 +384,7 @@ def check_buying_power(order: Proposal) -> RiskCheck:
     if facts.account.buying_power is None:
         return RiskCheck("buying_power", "not said by the broker", _money(order.dollars))
     freed = sum((
-        entry.dollars for entry in facts.book.entries_in(order.symbol)
+        entry.to_come for entry in facts.book.entries_in(order.symbol)
         if entry.order_id == facts.replaces and entry.at_broker
     ), Decimal(0))
     power = facts.account.buying_power - facts.book.not_at_broker + freed
@@ -360,6 +405,23 @@ def check_day_trades(account: Account) -> RiskCheck:
     )
     restricted = poor and account.day_trades >= DAY_TRADES
     return RiskCheck("day_trades", f"under {DAY_TRADES}", str(account.day_trades), words if restricted else None)
+
+
+def check_flatten_window(limits: Limits, facts: Situation) -> RiskCheck:
+    """A day trade opened shortly before the close would be closed again by the next pass."""
+    name, minutes = "flatten_window", limits.daytrade_flatten_minutes
+    setting = f"DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE={minutes}"
+    if not minutes:
+        return RiskCheck(name, setting, "off")
+    if facts.hours is None:
+        words = "the broker did not say when the market closes; the next pass asks again"
+        return RiskCheck(name, setting, "no answer", words, Hold.UNANSWERED)
+    left = facts.hours.next_close - facts.hours.now
+    observed = f"{left / MINUTE:.0f} minutes to the close"
+    if not facts.hours.is_open or left > timedelta(minutes=minutes):
+        return RiskCheck(name, setting, observed)
+    words = f"a DAYTRADE would be closed at once, {observed} ({setting}); it waits for the next session"
+    return RiskCheck(name, setting, observed, words, Hold.LATER)
 
 
 def check_at_most(

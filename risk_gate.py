@@ -28,6 +28,7 @@ from risk_checks import (
     check_denylist,
     check_duplicate,
     check_exposure,
+    check_flatten_window,
     check_fraction,
     check_opposite,
     check_pace,
@@ -38,6 +39,7 @@ from risk_checks import (
     check_stop_side,
     check_trading_state,
     check_unpriced,
+    price_of,
 )
 
 FURTHEST_AHEAD = timedelta(hours=24)
@@ -52,10 +54,11 @@ FROM unnest(%(names)s::text[], %(limits)s::text[], %(observed)s::text[], %(passe
 
 def read_account(answer: Mapping[str, Any]) -> Account:
     """Return what the gate needs of the broker's account answer."""
-    count = number(answer.get("daytrade_count"))
+    status, count = answer.get("status"), number(answer.get("daytrade_count"))
     restricted = answer.get("pattern_day_trader") is True
     return Account(
-        str(answer.get("status")), tuple(name for name in BLOCKS if answer.get(name) is True),
+        status if isinstance(status, str) else None,
+        tuple(name for name in BLOCKS if answer.get(name) is True),
         number(answer.get("buying_power")), number(answer.get("equity")),
         max(int(count or 0), DAY_TRADES if restricted else 0),
     )
@@ -114,16 +117,14 @@ def _checks(
     yield check_denylist(symbol, limits)
     yield check_asset(symbol, facts)
     yield check_side(symbol, trade, limits, facts.asset)
-    yield check_fraction(symbol, trade, facts.asset)
+    yield check_fraction(symbol, trade, facts)
     yield check_settled(symbol, facts)
     yield check_at_most("max_order_qty", limits.max_order_qty, trade.qty, "shares")
     yield check_reference_price(symbol, trade, facts)
-    price = trade.limit_price
+    price = price_of(trade, facts.last_trade)
     if price is None:
-        if facts.last_trade is None:
-            yield check_unpriced(symbol, limits)
-            return
-        price = facts.last_trade.price
+        yield check_unpriced(symbol, limits)
+        return
     order = Proposal(symbol, trade, limits, facts, price)
     yield check_at_most("max_order_notional", limits.max_order_notional, trade.qty * price, "dollars")
     yield check_price_collar(order)
@@ -135,3 +136,4 @@ def _checks(
     yield check_buying_power(order)
     if trade.style is TradeStyle.DAYTRADE:
         yield check_day_trades(facts.account)
+        yield check_flatten_window(limits, facts)

@@ -61,6 +61,16 @@ class Trade:
         orders = self._net((*self.entries, *self.exits), "filled_qty")
         return orders + self._net(self.adjustments, "qty")
 
+    @cached_property
+    def realised(self) -> Decimal:
+        """The profit in dollars of the shares that have left the trade, at its average entry price."""
+        orders = ((row["side"], row["filled_qty"], row["filled_avg_price"]) for row in (*self.entries, *self.exits))
+        others = ((row["side"], row["qty"], row["price"]) for row in self.adjustments)
+        paid = sum((
+            (qty if side == self.side else -qty) * (price or Decimal(0)) for side, qty, price in (*orders, *others)
+        ), Decimal(0))
+        return (self.held * self.entry_price - paid) * (1 if self.side == "buy" else -1)
+
     @property
     def position(self) -> Decimal:
         """The shares held as the broker counts them: negative for a short position."""

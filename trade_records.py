@@ -32,30 +32,42 @@ JOIN trade_journal journal ON journal.id = adjustment.trade_journal_id
 WHERE journal.status IN ('ORDERED', 'POSITION') OR journal.id = ANY(%(journal_ids)s)
 ORDER BY adjustment.happened_at, adjustment.id
 """
-# A trade that was over and has filled shares after all is a position again.
+# A trade that was over and has filled shares after all is a position again. Shares that come are valued when the whole
+# position next is: at a price from before they came they would show a profit or a loss that nobody made.
 HOLD_POSITIONS = """
 WITH held AS (
-    SELECT * FROM unnest(%(journal_ids)s::bigint[], %(entered)s::numeric[], %(held)s::numeric[], %(prices)s::numeric[])
-                  AS held (journal_id, entered, qty, price)
+    SELECT * FROM unnest(%(journal_ids)s::bigint[], %(entered)s::numeric[], %(held)s::numeric[], %(prices)s::numeric[],
+                         %(realised)s::numeric[]) AS held (journal_id, entered, qty, price, realised)
 ), forgotten AS (
     DELETE FROM position_tracking USING held WHERE trade_journal_id = held.journal_id AND held.qty <= 0
 ), opened AS (
     UPDATE trade_journal journal
     SET status = 'POSITION', actual_entry = held.price, actual_qty = held.entered, updated_at = %(now)s,
-        current_stop_loss = COALESCE(current_stop_loss, planned_stop_loss),
+        current_stop_loss = COALESCE(journal.current_stop_loss, journal.planned_stop_loss),
         exit_reason = NULL, exit_date = NULL, exit_price = NULL, actual_pnl = NULL, pnl_is_estimate = false
-    FROM held WHERE journal.id = held.journal_id
-    RETURNING journal.id, journal.symbol, journal.side, held.qty, held.price
+    FROM held JOIN trade_journal former ON former.id = held.journal_id
+    WHERE journal.id = held.journal_id
+    RETURNING journal.id, journal.symbol, journal.side, held.qty, held.price, held.realised,
+              CASE WHEN (former.exit_date AT TIME ZONE %(zone)s)::date < %(today)s THEN former.actual_pnl
+                   ELSE former.pnl_before_exit_day END AS pnl_before_today
 )
-INSERT INTO position_tracking (trade_journal_id, symbol, side, qty, avg_entry_price, cost_basis, last_updated)
-SELECT id, symbol, CASE side WHEN 'buy' THEN 'long' ELSE 'short' END, qty, price, round(qty * price, 6), %(now)s
+INSERT INTO position_tracking AS known (
+    trade_journal_id, symbol, side, qty, avg_entry_price, cost_basis, realized_pnl, pnl_before_today, valued_on,
+    last_updated)
+SELECT id, symbol, CASE side WHEN 'buy' THEN 'long' ELSE 'short' END, qty, price, round(qty * price, 6), realised,
+       COALESCE(pnl_before_today, 0), %(today)s, %(now)s
 FROM opened WHERE qty > 0
 ON CONFLICT (trade_journal_id) DO UPDATE
 SET qty = EXCLUDED.qty, avg_entry_price = EXCLUDED.avg_entry_price, cost_basis = EXCLUDED.cost_basis,
-    market_value = round(position_tracking.current_price * EXCLUDED.qty, 6),
-    unrealized_pnl = round((position_tracking.current_price - EXCLUDED.avg_entry_price) * EXCLUDED.qty
-                           * CASE EXCLUDED.side WHEN 'long' THEN 1 ELSE -1 END, 6),
-    last_updated = EXCLUDED.last_updated
+    market_value = CASE WHEN EXCLUDED.qty > known.qty THEN known.market_value
+                        ELSE round(known.current_price * EXCLUDED.qty, 6) END,
+    unrealized_pnl = CASE WHEN EXCLUDED.qty > known.qty THEN known.unrealized_pnl
+                          ELSE round((known.current_price - EXCLUDED.avg_entry_price) * EXCLUDED.qty
+                                     * CASE EXCLUDED.side WHEN 'long' THEN 1 ELSE -1 END, 6) END,
+    realized_pnl = EXCLUDED.realized_pnl,
+    pnl_before_today = CASE WHEN known.valued_on = EXCLUDED.valued_on THEN known.pnl_before_today
+                            ELSE COALESCE(known.unrealized_pnl, 0) + known.realized_pnl END,
+    valued_on = EXCLUDED.valued_on, last_updated = EXCLUDED.last_updated
 """
 # One statement for all positions; a symbol without a price is not among the prices, so its row stays as it was.
 VALUE_POSITIONS = """
@@ -64,10 +76,12 @@ SET current_price = latest.price, market_value = round(position.qty * latest.pri
     unrealized_pnl = round((latest.price - position.avg_entry_price) * position.qty
                            * CASE position.side WHEN 'long' THEN 1 ELSE -1 END, 6),
     pnl_before_today = CASE WHEN position.valued_on = %(today)s THEN position.pnl_before_today
-                            ELSE COALESCE(position.unrealized_pnl, 0) END,
+                            ELSE COALESCE(position.unrealized_pnl, 0) + position.realized_pnl END,
     valued_on = %(today)s, last_updated = %(now)s
 FROM unnest(%(symbols)s::text[], %(prices)s::numeric[]) AS latest (symbol, price)
-WHERE position.symbol = latest.symbol AND position.current_price IS DISTINCT FROM latest.price
+WHERE position.symbol = latest.symbol
+  AND (position.current_price, position.market_value)
+      IS DISTINCT FROM (latest.price, round(position.qty * latest.price, 6))
 """
 # Positions not reviewed on the market's present day, and the days they were opened on.
 UNREVIEWED = """
@@ -105,7 +119,11 @@ END_TRADES = """
 WITH ended AS (
     UPDATE trade_journal journal
     SET status = ending.status, exit_reason = ending.reason, exit_date = ending.ended_at, exit_price = ending.price,
-        actual_pnl = ending.pnl, pnl_is_estimate = ending.estimate, updated_at = %(now)s
+        actual_pnl = ending.pnl, pnl_is_estimate = ending.estimate, updated_at = %(now)s,
+        pnl_before_exit_day = (
+            SELECT CASE WHEN valued_on = %(today)s THEN pnl_before_today
+                        ELSE COALESCE(unrealized_pnl, 0) + realized_pnl END
+            FROM position_tracking WHERE trade_journal_id = journal.id)
     FROM unnest(%(journal_ids)s::bigint[], %(statuses)s::text[], %(reasons)s::text[], %(ended_ats)s::timestamptz[],
                 %(prices)s::numeric[], %(pnls)s::numeric[], %(estimates)s::boolean[])
          AS ending (journal_id, status, reason, ended_at, price, pnl, estimate)
@@ -166,7 +184,9 @@ def hold_positions(db: TradingDB, trades: Sequence[Trade], now: datetime) -> Non
         db.execute_update(HOLD_POSITIONS, {
             "journal_ids": [trade.id for trade in trades], "entered": [trade.entered for trade in trades],
             "held": [trade.held for trade in trades],
-            "prices": [round(trade.entry_price, 6) for trade in trades], "now": now,
+            "prices": [round(trade.entry_price, 6) for trade in trades],
+            "realised": [round(trade.realised, 6) for trade in trades], "zone": MARKET_ZONE.key, "now": now,
+            "today": now.astimezone(MARKET_ZONE).date(),
         })
 
 
@@ -224,6 +244,7 @@ def end_trades(db: TradingDB, ends: Mapping[int, TradeEnd], now: datetime) -> in
         "prices": [_to_millionth(end.price) for end in ends.values()],
         "pnls": [_to_millionth(end.pnl) for end in ends.values()],
         "estimates": [end.estimate for end in ends.values()], "now": now, **pairs(JOURNAL_MOVES),
+        "today": now.astimezone(MARKET_ZONE).date(),
     })
     return len(ended)
 

@@ -8,6 +8,7 @@ from decision.meaning import (
     Side,
     TimeInForce,
     TradeStyle,
+    check_fraction,
     parse_decision,
 )
 from decision.strict_json import MAX_BYTES, DecisionError
@@ -22,5 +23,6 @@ __all__ = [
     "Side",
     "TimeInForce",
     "TradeStyle",
+    "check_fraction",
     "parse_decision",
 ]

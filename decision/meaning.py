@@ -157,7 +157,7 @@ def _new_trade(frame: JsonObject, levels: Sequence[JsonObject]) -> NewTrade:
         stop_price=_needed(levels, ("stop_loss",), partial(read_level, "stop_price")),
         target_price=_target(levels) if style is TradeStyle.SWING else None,
     )
-    _check_fraction(trade)
+    check_fraction(trade)
     _check_sides(trade)
     return trade
 
@@ -172,8 +172,8 @@ def _target(levels: Sequence[JsonObject]) -> Decimal:
     return _needed(levels, ("take_profit",), convert, why="SWING needs a target")
 
 
-def _check_fraction(trade: NewTrade) -> None:
-    """Refuse fractions the broker cannot carry (Alpaca, "Fractional Trading")."""
+def check_fraction(trade: NewTrade) -> None:
+    """Refuse fractions the broker cannot carry (Alpaca, "Fractional Trading"). Raises DecisionError."""
     if decimals(trade.qty) == 0:
         return
     if trade.style is TradeStyle.SWING:

@@ -16,15 +16,17 @@ import requirements_check  # noqa: F401 isort: skip
 from alpaca_client import BrokerError
 from clock import SystemClock
 from command_line import EXIT_DONE, EXIT_FAILED, add_test_mode, all_settings, operator, run_guarded, show
-from config import Settings, load_database_settings
+from config import ConfigError, Limits, Settings, load_database_settings, load_settings
+from daily_loss import day_pnl
 from db_layer import DatabaseError, Row, TradingDB
 from flattening import Flattening, Left
 from kill_switch import TradingState, alert_control, current_control, write_control
-from limit_raises import RAISABLE, current_raises, raise_limit
+from limit_raises import RAISABLE, current_raises, limits_in_force, raise_limit
 from log_setup import printable
 from order_life import decimal_text
 from order_monitor import OrderMonitor
 from parts import PROGRAM_ERRORS, build_parts, open_database
+from risk_checks import loss_words
 from standing import Standing, what_stands
 from tables import print_table
 from trade import Trade
@@ -32,6 +34,7 @@ from trade import Trade
 NAME = "trading_control"
 LONGEST_REASON = 500
 WIDTH = 79
+MOST_DIGITS = 12
 LONGEST_MESSAGE = 300
 STATES = {
     "halt": TradingState.HALTED, "reduce": TradingState.REDUCING, "resume": TradingState.ACTIVE,
@@ -81,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _work(options: argparse.Namespace) -> int:
     if options.command in DATABASE_ONLY:
         with open_database(options.test_mode, load_database_settings(options.test_mode), NAME) as db:
-            return _status(db) if options.command == "status" else _switch(db, options)
+            return _status(db, _limits(options.test_mode)) if options.command == "status" else _switch(db, options)
     settings = all_settings(options.test_mode)
     with open_database(options.test_mode, settings, NAME) as db:
         if options.command == "raise":
@@ -112,7 +115,25 @@ def _switch(db: TradingDB, options: argparse.Namespace) -> int:
     if before.flatten and not flatten:
         show("Flattening is called off: the next pass of order_monitor.py protects what is left.")
         show(UNFINISHED_NOTE)
+    if options.command == "resume":
+        _say_what_reduces_again(db, _limits(options.test_mode))
     return EXIT_DONE
+
+
+def _limits(test_mode: bool) -> Limits | None:
+    """Return the limits of the settings, or None where a slip in these makes them unknown, which stops nobody."""
+    try:
+        return load_settings(test_mode).limits
+    except ConfigError:
+        return None
+
+
+def _say_what_reduces_again(db: TradingDB, given: Limits | None) -> None:
+    now = SystemClock().now()
+    pnl, limits = day_pnl(db, now), limits_in_force(db, given, now) if given else None
+    if limits and -pnl > limits.max_daily_loss:
+        words = "the next pass sets REDUCING again unless you raise MAX_DAILY_LOSS for the day as well"
+        show(textwrap.fill(f"{loss_words(pnl, limits)}; {words}.", WIDTH))
 
 
 def _reduce(db: TradingDB, test_mode: bool, settings: Settings) -> int:
@@ -158,9 +179,10 @@ def _raise(db: TradingDB, options: argparse.Namespace, settings: Settings) -> in
     return EXIT_DONE
 
 
-def _status(db: TradingDB) -> int:
+def _status(db: TradingDB, given: Limits | None) -> int:
     control, standing = current_control(db), what_stands(db)
-    raises = current_raises(db, SystemClock().now())
+    now = SystemClock().now()
+    in_force = limits_in_force(db, given, now) if given else None
     show(f"Trading is {control.state}" + (", and everything is being closed (flatten)" if control.flatten else ""))
     _show_wrapped(f"  why    {control.reason}")
     show(f"  who    {control.changed_by or '-'}")
@@ -174,9 +196,14 @@ def _status(db: TradingDB) -> int:
     _print_orders("Orders of unknown outcome", standing.unknown)
     for alert in standing.alerts:
         _show_wrapped(f"CRITICAL {alert['kind']} {alert['subject']}: {printable(alert['message'], LONGEST_MESSAGE)}")
-    for change in raises:
+    for change in current_raises(db, now):
+        field, value = RAISABLE.get(change.name), change.value
+        if field and in_force:
+            value = Decimal(getattr(in_force, field))
+            if value == getattr(given, field):
+                continue
         until = f"until {_time(change.expires_at)}, by {change.changed_by}: {change.reason}"
-        _show_wrapped(f"RAISED {change.name} to {decimal_text(change.value)} {until}")
+        _show_wrapped(f"RAISED {change.name} to {decimal_text(value)} {until}")
     return EXIT_DONE
 
 
@@ -230,8 +257,8 @@ def _number(text: str) -> Decimal:
         number = Decimal(text) if text.isascii() else Decimal("NaN")
     except InvalidOperation:
         number = Decimal("NaN")
-    if not number.is_finite() or number <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    if not number.is_finite() or number <= 0 or abs(number.adjusted()) > MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number above 0 that a limit could be")
     return number
 
 

@@ -58,3 +58,13 @@ BEGIN
         ALTER TABLE committees ADD COLUMN jurisdiction text;
     END IF;
 END $$;
+
+DO $$
+BEGIN
+    IF to_regclass('position_tracking') IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('position_tracking') AND attname = 'realized_pnl'
+    ) THEN
+        ALTER TABLE position_tracking ADD COLUMN realized_pnl numeric(18,6) NOT NULL DEFAULT 0;
+        ALTER TABLE trade_journal ADD COLUMN pnl_before_exit_day numeric(18,6);
+    END IF;
+END $$;

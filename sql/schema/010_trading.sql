@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS trade_journal (
     exit_reason          text CHECK (exit_reason IN ('STOPPED_OUT', 'TARGET_HIT', 'MANUAL_EXIT', 'CANCELLED', 'AMENDED',
                                                      'EXPIRED', 'REJECTED', 'EOD_EXIT', 'EMERGENCY_EXIT')),
     pnl_is_estimate      boolean NOT NULL DEFAULT false,
+    pnl_before_exit_day  numeric(18,6),
     split_ratio          numeric(18,9) NOT NULL DEFAULT 1 CHECK (split_ratio > 0),
     created_at           timestamptz NOT NULL DEFAULT now(),
     updated_at           timestamptz NOT NULL DEFAULT now(),
@@ -60,6 +61,7 @@ COMMENT ON COLUMN trade_journal.exit_price IS 'Average price of the exit fills, 
 COMMENT ON COLUMN trade_journal.actual_pnl IS 'Realised profit or loss from fills, dollars; negative is a loss.';
 COMMENT ON COLUMN trade_journal.exit_reason IS 'Why the trade ended.';
 COMMENT ON COLUMN trade_journal.pnl_is_estimate IS 'True while not every execution behind actual_pnl is known.';
+COMMENT ON COLUMN trade_journal.pnl_before_exit_day IS 'Profit or loss as last valued before the day it was closed, dollars; NULL for a trade that was never valued.';
 COMMENT ON COLUMN trade_journal.split_ratio IS 'Shares now for each share decided, after splits since; planned prices are divided by it.';
 COMMENT ON COLUMN trade_journal.created_at IS 'When the decision was claimed.';
 COMMENT ON COLUMN trade_journal.updated_at IS 'When this row last changed.';
@@ -207,6 +209,7 @@ CREATE TABLE IF NOT EXISTS position_tracking (
     market_value          numeric(18,6) CHECK (market_value >= 0 AND market_value < 1e12),
     cost_basis            numeric(18,6) NOT NULL CHECK (cost_basis >= 0 AND cost_basis < 1e12),
     unrealized_pnl        numeric(18,6) CHECK (unrealized_pnl > -1e12 AND unrealized_pnl < 1e12),
+    realized_pnl          numeric(18,6) NOT NULL DEFAULT 0,
     pnl_before_today      numeric(18,6),
     valued_on             date,
     stop_loss_order_id    text,
@@ -225,8 +228,9 @@ COMMENT ON COLUMN position_tracking.current_price IS 'Last trade price seen, dol
 COMMENT ON COLUMN position_tracking.market_value IS 'Shares times current price, dollars, positive for both sides.';
 COMMENT ON COLUMN position_tracking.cost_basis IS 'Shares times average entry price, dollars, positive for both sides.';
 COMMENT ON COLUMN position_tracking.unrealized_pnl IS 'Profit or loss if closed at the current price, dollars.';
-COMMENT ON COLUMN position_tracking.pnl_before_today IS 'unrealized_pnl as it was before the day valued_on, dollars; the difference is that day''s.';
-COMMENT ON COLUMN position_tracking.valued_on IS 'US Eastern day on which the value last changed.';
+COMMENT ON COLUMN position_tracking.realized_pnl IS 'Profit or loss of the shares that have left the trade, dollars.';
+COMMENT ON COLUMN position_tracking.pnl_before_today IS 'unrealized_pnl and realized_pnl as last valued before the day valued_on, dollars; the difference is that day''s.';
+COMMENT ON COLUMN position_tracking.valued_on IS 'US Eastern day on which the shares or their value last changed.';
 COMMENT ON COLUMN position_tracking.stop_loss_order_id IS 'The broker''s id of the stop that protects it.';
 COMMENT ON COLUMN position_tracking.take_profit_order_id IS 'The broker''s id of the target order.';
 COMMENT ON COLUMN position_tracking.last_updated IS 'When this row last changed.';

@@ -29,7 +29,7 @@ BEGIN
     -- of them is brought up to date.
     GRANT UPDATE (planned_qty, planned_entry, planned_stop_loss, planned_take_profit, status, actual_entry, actual_qty,
                   current_stop_loss, days_open, last_review_date, exit_date, exit_price, actual_pnl, exit_reason,
-                  pnl_is_estimate, split_ratio, updated_at)
+                  pnl_is_estimate, pnl_before_exit_day, split_ratio, updated_at)
         ON trade_journal TO trading_app;
     GRANT UPDATE (alpaca_order_id, client_order_id, order_status, broker_status, qty, limit_price, stop_price, filled_qty,
                   filled_avg_price, filled_at, parent_order_id, missed_lookups, updated_at)

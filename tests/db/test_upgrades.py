@@ -23,7 +23,7 @@ FIRST_RELEASE = """
 DROP TABLE position_adjustment, external_order, order_fill, order_execution, trade_journal;
 DROP TABLE audit.trade_decisions CASCADE;
 DROP TABLE audit.quarantined_records;
-ALTER TABLE position_tracking DROP COLUMN pnl_before_today, DROP COLUMN valued_on;
+ALTER TABLE position_tracking DROP COLUMN pnl_before_today, DROP COLUMN valued_on, DROP COLUMN realized_pnl;
 ALTER TABLE committees DROP COLUMN jurisdiction;
 ALTER TABLE quiver_trades
     DROP COLUMN trade_key, DROP COLUMN lot, DROP COLUMN asset_type, DROP COLUMN tradable, DROP COLUMN party,
@@ -192,7 +192,7 @@ def test_an_upgrade_keeps_every_row_and_fills_in_what_is_new(first_release: Trad
     assert {table: {name: after[table][name] for name in row} for table, row in before.items()} == before
     new = {table: {name: row[name] for name in row.keys() - before[table].keys()} for table, row in after.items()}
     assert new == {
-        "trade_decisions": {"target_order_id": None}, "trade_journal": {"split_ratio": 1},
+        "trade_decisions": {"target_order_id": None}, "trade_journal": {"split_ratio": 1, "pnl_before_exit_day": None},
         "order_execution": {"exit_reason": None}, "order_fill": {"external_order_id": None},
     }
 

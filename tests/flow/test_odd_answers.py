@@ -200,7 +200,7 @@ def test_a_number_that_would_fill_the_memory_is_none(qty: str) -> None:
     with pytest.raises(BrokerError):
         checked_position({"qty": "1", "qty_available": qty})
     price = json.loads(qty, parse_float=Decimal) if qty[0] != "-" and "I" not in qty and "N" not in qty else None
-    assert last_trades({"trades": {"A": {"p": price}}}, {"A"}) == {}
+    assert last_trades({"trades": {"A": {"p": price}}}, {"A"}) == {"A": None}
 
 
 def test_a_position_may_be_larger_than_any_order() -> None:

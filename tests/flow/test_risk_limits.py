@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from tests.flow.changes import amend, cancel, point
+from daily_loss import day_pnl
+from db_layer import TradingDB
+from kill_switch import TradingState, change_control, current_control
+from tests.flow.changes import amend, cancel, partly_filled, placed, point
 from tests.flow.world import START, World, swing, trend
 
+WAITING_FOR_A_LOCK = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 SWITCH = {"reason": "test", "changed_by": "test", "changed_at": START}
 
 
@@ -54,7 +59,7 @@ def test_every_check_of_a_placed_order_is_a_row_with_limit_and_value(world: Worl
         "reference_price": ("any age", "135, 0 minutes old"),
         "max_order_notional": ("20000", "6021"),
         "price_collar": ("PRICE_COLLAR_PCT=5: 141.75", "133.8"),
-        "stop_side": ("stop 124.0", "limit order"),
+        "stop_side": ("stop 124.0", "price 135"),
         "max_symbol_exposure": ("25000", "6021"),
         "max_gross_exposure": ("100000", "6021"),
         "max_open_positions": ("20", "1"),
@@ -67,10 +72,45 @@ def test_every_check_of_a_placed_order_is_a_row_with_limit_and_value(world: Worl
     }
 
 
-@pytest.mark.parametrize(("flag", "value"), [("trading_blocked", True), ("account_blocked", True)])
-def test_nothing_is_sent_for_an_account_that_is_blocked(world: World, flag: str, value: object) -> None:
-    world.market.set_account(**{flag: value})
-    assert f"the account may not trade ({flag})" in refused(world, world.decide(swing()))
+@pytest.mark.parametrize("flag", ["trading_blocked", "account_blocked"])
+def test_entries_wait_while_the_account_is_blocked(world: World, flag: str) -> None:
+    world.market.set_account(**{flag: True})
+    world.decide(swing())
+    assert world.execute() == {"held back": 1}
+    world.market.set_account(**{flag: False})
+    assert world.execute() == {"placed": 1}
+
+
+def test_an_account_answer_that_says_nothing_burns_no_decision(world: World) -> None:
+    world.decide(swing())
+    world.fault("GET", "/v2/account", "status", code=200, body={})
+    assert world.execute() == {"broker did not answer": 1}
+    assert world.execute() == {"placed": 1}
+
+
+def test_a_price_that_makes_no_sense_does_not_switch_the_collar_off(world: World) -> None:
+    name = world.decide(swing(limit_price=1338, qty=10, take_profit=1455))
+    world.fault("GET", "/v2/stocks/trades/latest", "status", code=200, body={"trades": {"NVDA": {"p": None}}})
+    assert world.execute() == {"waiting for a price": 1}
+    assert "above the last price 135" in refused(world, name)
+
+
+def test_a_day_trade_is_not_bought_just_before_it_would_be_sold(world: World) -> None:
+    world.configure(DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE="15")
+    world.pass_time(hours=5, minutes=50)
+    world.price("NVDA", "135")
+    world.decide(trend(strategy="DAYTRADE", limit_price=136))
+    assert world.execute() == {"waiting": 1}
+
+
+def test_an_amend_whose_rest_cannot_be_ordered_leaves_the_old_order(world: World) -> None:
+    world.market.set_liquidity("NVDA", "3.2")
+    old = placed(world, trend(qty=10.5))
+    world.price("NVDA", "133.50")
+    world.price("NVDA", "135")
+    name = point(world, amend(strategy="TREND", qty=12, time_in_force="gtc"), old["alpaca_order_id"])
+    assert "the rest cannot be ordered: qty 8.8 is fractional" in refused(world, name)
+    assert world.market.order(old["alpaca_order_id"]).live
 
 
 @pytest.mark.parametrize(
@@ -249,6 +289,17 @@ def test_an_amend_may_use_the_room_of_the_order_it_replaces(world: World) -> Non
     assert [order["qty"] for order in world.posted()] == ["45", "52"]
 
 
+@pytest.mark.parametrize("limit", ["MAX_SYMBOL_EXPOSURE", "MAX_GROSS_EXPOSURE"])
+def test_what_an_amended_order_has_filled_counts_before_it_is_a_position(world: World, limit: str) -> None:
+    world.configure(**{limit: "7000"})
+    old = partly_filled(world, "40")
+    name = point(world, amend(qty=80, limit_price=134), old["alpaca_order_id"])
+    remark = refused(world, name)
+    assert "10712 dollars in" in remark  # 40 at 133.80 and 40 at 134
+    assert f"{limit}=7000" in remark
+    assert world.market.order(old["alpaca_order_id"]).live
+
+
 def test_an_amend_over_a_limit_cancels_nothing(world: World) -> None:
     world.configure(MAX_SYMBOL_EXPOSURE="7000")
     world.decide(swing())
@@ -397,11 +448,116 @@ def test_only_todays_change_of_a_position_counts(world: World) -> None:
     assert world.one("trading_control")["reason"].startswith("901 dollars were lost today")
 
 
+def held_over_night(world: World, at: str = "135", **changes: Any) -> None:
+    """Hold 45 NVDA bought at 133.50, valued at this price, and come to the next day."""
+    world.open_position(trend(**{"stop_loss": 60} | changes))
+    world.price("NVDA", at)
+    world.value()
+    world.pass_time(days=1)
+
+
+def test_a_split_is_no_loss_and_its_shares_count_at_their_new_price(world: World) -> None:
+    market(world, AMD="120")
+    held_over_night(world)
+    world.market.split("NVDA", "10")
+    world.price("NVDA", "13.50")
+    world.configure(MAX_GROSS_EXPOSURE="7255")  # 450 at 13.50, and 1180
+    world.decide(swing("AMD", qty=10, limit_price=118, stop_loss=110, take_profit=130), "AMD")
+    assert world.execute() == {"placed": 1}
+    world.value()
+    assert day_pnl(world.db, world.clock.now()) == 0
+    assert world.db.query("trading_control") == []
+
+
+def test_a_reverse_split_hides_no_loss(world: World) -> None:
+    held_over_night(world)
+    world.market.split("NVDA", "0.2")
+    world.price("NVDA", "675")
+    world.value()
+    world.price("NVDA", "350")
+    world.value()
+    assert world.one("trading_control")["reason"].startswith("2925 dollars were lost today")
+
+
+def test_shares_that_come_bring_no_loss_of_the_shares_that_were_there(world: World) -> None:
+    world.market.set_liquidity("NVDA", "20")
+    world.decide(swing(time_in_force="gtc"))
+    world.execute()
+    world.price("NVDA", "133.50")
+    world.price("NVDA", "140")
+    world.monitor()
+    world.value()
+    world.pass_time(days=1)
+    world.market.set_liquidity("NVDA", "1000")
+    world.price("NVDA", "133.50")
+    world.monitor()
+    assert world.one("position_tracking")["qty"] == 45
+    assert day_pnl(world.db, world.clock.now()) == 0
+    world.value()
+    assert day_pnl(world.db, world.clock.now()) == -130  # 20 shares from 140 to 133.50, and 25 bought there
+
+
+def test_shares_that_came_are_valued_although_the_price_is_the_same(world: World) -> None:
+    world.market.set_liquidity("NVDA", "20")
+    world.decide(swing())
+    world.execute()
+    world.price("NVDA", "130")
+    world.monitor()
+    world.value()
+    world.price("NVDA", "130")
+    world.monitor()
+    world.value()
+    position = world.one("position_tracking")
+    assert (position["qty"], position["market_value"]) == (40, 5200)
+
+
+@pytest.mark.parametrize(("yesterday", "today", "change"), [("150", "140", -450), ("128", "126", -90)])
+def test_of_a_trade_closed_today_only_todays_change_counts(
+    world: World, yesterday: str, today: str, change: int,
+) -> None:
+    held_over_night(world, yesterday)
+    world.price("NVDA", today)
+    world.market.foreign_close("NVDA")
+    world.value()
+    assert world.one("trade_journal")["status"] == "CLOSED"
+    assert day_pnl(world.db, world.clock.now()) == change
+    world.pass_time(days=1)
+    assert day_pnl(world.db, world.clock.now()) == 0
+
+
+def test_shares_sold_out_of_a_position_count_on_the_day_they_are_sold(world: World) -> None:
+    held_over_night(world, "140")
+    world.price("NVDA", "130")
+    world.market.cancel(next(iter(world.market.state.live)))
+    world.market.foreign_fill("NVDA", "sell", "20", "130")
+    world.value()
+    assert world.one("position_tracking")["qty"] == 25
+    assert day_pnl(world.db, world.clock.now()) == -450  # all 45 came down from 140 to 130
+    world.pass_time(days=1)
+    world.price("NVDA", "131")
+    world.value()
+    assert day_pnl(world.db, world.clock.now()) == 25
+
+
 def test_a_state_that_somebody_set_is_left_alone(world: World) -> None:
     lose(world, "100.50")
     world.db.insert("trading_control", SWITCH | {"state": "HALTED"})
     world.value()
     assert world.one("trading_control")["state"] == "HALTED"
+
+
+def test_a_switch_that_is_being_made_is_not_overruled_by_the_days_loss(
+    world: World, database: dict[str, Any],
+) -> None:
+    lose(world, "114.99")
+    with TradingDB(config=database | {"user": "trading_app"}) as person, ThreadPoolExecutor(1) as pool:
+        with person.transaction():
+            change_control(person, TradingState.HALTED, "drill", "tester@here", world.clock.now(), flatten=True)
+            work = pool.submit(world.value)
+            while not work.done() and not world.db.execute_query(WAITING_FOR_A_LOCK):
+                pass
+        work.result()
+    assert current_control(world.db).flatten
 
 
 def test_a_dry_run_counts_what_would_be_sent_before(world: World) -> None:

@@ -196,6 +196,15 @@ def test_of_several_raises_of_a_limit_the_latest_counts(world: World) -> None:
     assert limits_in_force(world.db, limits, now + timedelta(hours=2)) == limits
 
 
+def test_a_raise_is_taken_back_by_the_setting_and_an_older_one_never_returns(world: World) -> None:
+    now, limits = world.clock.now(), world.settings.limits
+    for value, hours in (("90000", 168), ("20000", 1)):
+        lasting = timedelta(hours=hours)
+        raise_limit(world.programs, limits, "MAX_ORDER_NOTIONAL", Decimal(value), lasting, "r", "me", now)
+    for later in (0, 2):
+        assert limits_in_force(world.db, limits, now + timedelta(hours=later)) == limits
+
+
 def test_a_raise_never_lowers_a_limit_nor_lifts_it_beyond_ten_times_the_setting(world: World) -> None:
     now = world.clock.now()
     world.configure(MAX_ORDER_QTY="1000")
@@ -207,11 +216,11 @@ def test_a_raise_never_lowers_a_limit_nor_lifts_it_beyond_ten_times_the_setting(
 
 @pytest.mark.parametrize(("name", "value", "hours", "words"), [
     ("MAX_ORDER_QTY", "100000.1", 1, "can be raised to at most 100000"),
-    ("MAX_ORDER_QTY", "10000", 1, "can be raised to at most 100000"),
     ("MAX_ORDER_QTY", "9999", 1, "can be raised to at most 100000"),
     ("MAX_ORDER_QTY", "20000.0000001", 1, "at most six decimals"),
     ("MAX_ORDER_QTY", "20000", 169, "at most 168 hours"),
     ("MAX_ORDER_QTY", "20000", 0, "more than 0"),
+    ("DUPLICATE_WINDOW_MINUTES", "20", 1, "no limit that can be raised"),
     ("ALLOW_SHORT", "1", 1, "no limit that can be raised"),
     ("SYMBOL_DENYLIST", "1", 1, "no limit that can be raised"),
     ("DAYTRADE_FLATTEN_MINUTES_BEFORE_CLOSE", "1", 1, "no limit that can be raised"),

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from broker_answers import Asset, Holding, LastTrade
+from broker_answers import Asset, Holding, LastTrade, MarketHours
 from config import load_settings
 from decision import NewTrade, OrderType, Side, TimeInForce, TradeStyle
 from exposure import Book, OpenEntry, day_start
@@ -37,7 +37,7 @@ NAMES = [
     "max_symbol_orders_per_day", "max_orders_per_minute", "duplicate_order", "opposite_order", "buying_power",
 ]
 ACCOUNT = Account("ACTIVE", (), Decimal(200_000), Decimal(100_000), 0)
-ASSET = Asset("active", tradable=True, fractionable=True, shortable=True)
+ASSET = Asset("active", "us_equity", tradable=True, fractionable=True, shortable=True)
 LAST = LastTrade(Decimal(135), NOW)
 
 
@@ -48,6 +48,11 @@ def entry(number: int = 1, symbol: str = "NVDA", dollars: str = "1000", **change
         OrderStatus.PENDING, Decimal(0), Decimal(dollars), at_broker=True,
     )
     return replace(known, **changes)
+
+
+def hours(is_open: bool, minutes: float = 300) -> MarketHours:
+    """The market, so many minutes before its next close."""
+    return MarketHours(is_open, NOW + timedelta(hours=20), NOW + timedelta(minutes=minutes), NOW)
 
 
 def book(*entries: OpenEntry, positions: Any = (), holdings: Any = None) -> Book:
@@ -176,7 +181,7 @@ def test_a_limit_order_for_what_has_never_traded_passes() -> None:
 )
 def test_without_an_answer_about_prices_every_order_waits(trade: NewTrade, hold: Hold) -> None:
     last = checks(trade, last_trade=None, priced=False)[-1]
-    assert (last.name, last.hold, last.refusal) == ("reference_price", hold, "the broker gave no prices")
+    assert (last.name, last.hold, last.refusal) == ("reference_price", hold, "the broker gave no price for NVDA")
 
 
 MINUTES = [
@@ -188,7 +193,7 @@ MINUTES = [
 @pytest.mark.parametrize(("age", "fresh", "hold"), MINUTES)
 def test_a_market_order_needs_a_fresh_price(age: timedelta, fresh: bool, hold: Hold | None) -> None:
     last = checks(
-        replace(LONG, **MARKET), last_trade=LastTrade(Decimal(135), NOW - age), market_open=hold is None,
+        replace(LONG, **MARKET), last_trade=LastTrade(Decimal(135), NOW - age), hours=hours(hold is None),
     )[-1]
     assert last.passed is fresh
     if not fresh:
@@ -199,12 +204,12 @@ def test_a_market_order_needs_a_fresh_price(age: timedelta, fresh: bool, hold: H
 def test_a_market_order_for_the_opening_auction_goes_by_the_last_close() -> None:
     auction = replace(LONG, time_in_force=TimeInForce.OPG, **MARKET)
     old = LastTrade(Decimal(135), NOW - timedelta(hours=17))
-    assert passes(auction, last_trade=old, market_open=False)
-    assert refusal(auction, last_trade=old, market_open=True)[0] == "reference_price"
+    assert passes(auction, last_trade=old, hours=hours(False))
+    assert refusal(auction, last_trade=old, hours=hours(True))[0] == "reference_price"
 
 
 def test_a_price_without_a_time_is_an_old_one() -> None:
-    assert refusal(replace(LONG, **MARKET), last_trade=LastTrade(Decimal(135), None), market_open=True)[0] == (
+    assert refusal(replace(LONG, **MARKET), last_trade=LastTrade(Decimal(135), None), hours=hours(True))[0] == (
         "reference_price"
     )
 
@@ -332,15 +337,78 @@ def test_an_entry_is_held_back_once_the_day_has_lost_too_much(pnl: str, within: 
         ({"status": "ACTIVE", "trading_blocked": False, "transfers_blocked": True}, None),
     ],
 )
-def test_an_account_that_may_not_trade_is_refused(answer: dict[str, Any], words: str | None) -> None:
+def test_an_account_that_may_not_trade_holds_entries_back(answer: dict[str, Any], words: str | None) -> None:
     check = named(checks(account=read_account(answer)), "account")
-    assert check.passed is (words is None)
+    assert (check.passed, check.hold) == (words is None, Hold.HALTED if words else None)
     assert words is None or f"({words})" in str(check.refusal)
+
+
+@pytest.mark.parametrize("answer", [{}, {"status": None}, {"status": 1}])
+def test_an_account_answer_without_a_status_makes_entries_wait(answer: dict[str, Any]) -> None:
+    last = checks(account=read_account(answer))[-1]
+    assert (last.name, last.hold) == ("account", Hold.UNANSWERED)
+
+
+@pytest.mark.parametrize(
+    ("trade", "price", "within"),
+    [
+        (LONG, "124.01", True), (LONG, "124", False), (LONG, "123", False),
+        (SHORT, "145.49", True), (SHORT, "145.50", False), (SHORT, "146", False),
+    ],
+)
+def test_a_stop_that_the_market_has_crossed_refuses_a_limit_order_too(
+    trade: NewTrade, price: str, within: bool,
+) -> None:
+    wide = {"allow_short": True, "price_collar_pct": Decimal(50)}
+    check = named(checks(trade, limits=wide, last_trade=LastTrade(Decimal(price), NOW)), "stop_side")
+    assert check.passed is within
+    assert within or "is on the wrong side of the price" in str(check.refusal)
+
+
+def test_a_sell_counts_at_the_market_where_that_is_above_its_limit() -> None:
+    short = replace(SHORT, qty=Decimal(100), limit_price=Decimal(130), stop_price=Decimal(210))
+    room = {"allow_short": True, "price_collar_pct": Decimal(50)}
+    at = named(checks(short, limits=room, last_trade=LastTrade(Decimal(200), NOW)), "max_order_notional")
+    over = named(checks(short, limits=room, last_trade=LastTrade(Decimal("200.01"), NOW)), "max_order_notional")
+    assert (at.passed, over.passed) == (True, False)
+
+
+@pytest.mark.parametrize(("qty", "words"), [
+    ("12", "3.2 shares are filled, and the rest cannot be ordered: qty 8.8 is fractional"), ("12.2", None),
+])
+def test_what_is_left_of_an_amended_order_must_be_orderable(qty: str, words: str | None) -> None:
+    amended = replace(
+        LONG, style=TradeStyle.TREND, target_price=None, qty=Decimal(qty), time_in_force=TimeInForce.GTC,
+    )
+    check = named(checks(amended, replaces=1, entered=Decimal("3.2")), "fraction")
+    assert check.passed is (words is None)
+    assert words is None or words in str(check.refusal)
+
+
+@pytest.mark.parametrize(("open_now", "left", "hold"), [
+    (True, 15, Hold.LATER), (True, 15.1, None), (False, 15, None), (None, 0, Hold.UNANSWERED),
+])
+def test_a_day_trade_is_not_opened_when_it_would_be_closed_at_once(
+    open_now: bool | None, left: float, hold: Hold | None,
+) -> None:
+    trade = replace(LONG, style=TradeStyle.DAYTRADE, target_price=None)
+    known = None if open_now is None else hours(open_now, left)
+    last = checks(trade, limits={"daytrade_flatten_minutes": 15}, hours=known)[-1]
+    assert (last.name, last.hold, last.passed) == ("flatten_window", hold, hold is None)
+    assert checks(trade, hours=known)[-1].passed
+    assert passes(limits={"daytrade_flatten_minutes": 15}, hours=known)
+
+
+@pytest.mark.parametrize(("ahead", "fresh"), [(timedelta(minutes=15), True), (timedelta(days=2000), False)])
+def test_a_price_of_the_future_makes_a_market_order_wait(ahead: timedelta, fresh: bool) -> None:
+    last = checks(replace(LONG, **MARKET), last_trade=LastTrade(Decimal(135), NOW + ahead), hours=hours(True))[-1]
+    assert (last.passed, last.hold) == (fresh, None if fresh else Hold.UNPRICED)
 
 
 @pytest.mark.parametrize(
     ("asset", "words"),
     [
+        (replace(ASSET, asset_class="crypto"), "NVDA is crypto at the broker, and only shares (us_equity) are traded"),
         (None, "the broker does not know NVDA"),
         (replace(ASSET, status="inactive"), "inactive, tradable"),
         (replace(ASSET, tradable=False), "active, not tradable"),
@@ -423,6 +491,31 @@ def test_shares_that_a_replaced_order_has_filled_are_not_ordered_again() -> None
     held = book(entry(dollars="3345"), positions=[position(qty="20", dollars="2676")])
     assert passes(limits=room, book=held, replaces=1, entered=Decimal(20))
     assert not passes(limits=room, book=held, replaces=1, entered=Decimal(19))
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        book(entry(dollars="3345"), positions=[position(qty="20", dollars="2676")]),
+        book(entry(dollars="6021", held=Decimal(20), held_dollars=Decimal(2676))),
+    ],
+    ids=["in a position", "not in a position yet"],
+)
+@pytest.mark.parametrize("name", ["max_symbol_exposure", "max_gross_exposure"])
+def test_shares_that_a_replaced_order_has_filled_stay_at_stake(name: str, known: Book) -> None:
+    amended = {"trade": replace(LONG, qty=Decimal(50)), "book": known, "replaces": 1, "entered": Decimal(20)}
+    assert passes(limits={name: Decimal(6690)}, **amended)  # 20 shares held and 30 more at 133.80
+    refused, words = refusal(limits={name: Decimal("6689.99")}, **amended)
+    assert (refused, "6690 dollars in" in str(words)) == (name, True)
+
+
+def test_a_cancel_frees_no_buying_power_of_shares_that_are_filled() -> None:
+    known = book(entry(dollars="6021", held=Decimal(20), held_dollars=Decimal(2676)))
+    amended = {"trade": replace(LONG, qty=Decimal(50)), "book": known, "replaces": 1, "entered": Decimal(20)}
+    needed = Decimal("4094.28") - 3345  # 30 shares with the buffer; the 25 that rest are given up
+    assert passes(account=replace(ACCOUNT, buying_power=needed), **amended)
+    short = replace(ACCOUNT, buying_power=needed - Decimal("0.01"))
+    assert refusal(account=short, **amended)[0] == "buying_power"
 
 
 @pytest.mark.parametrize(
