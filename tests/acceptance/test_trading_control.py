@@ -20,6 +20,12 @@ from tests.acceptance.test_programs import PROJECT, run
 from tests.flow.world import ADD_ROW, START, swing
 
 PROGRAM = "scripts/trading_control.py"
+# Between a flat book and a position that the broker still shows, the command waits ten seconds on a real clock.
+IMPATIENT = f"""
+import runpy, datetime, flattening
+flattening.POSITIONS_LAG = datetime.timedelta(seconds=1)
+runpy.run_path("{PROGRAM}", run_name="__main__")
+"""
 WHO = f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"
 
 
@@ -137,7 +143,7 @@ def test_reduce_says_which_entries_are_left_when_their_cancel_fails(
 def test_flatten_closes_everything_and_says_so(configured: dict[str, str], db: Any, paper: Server) -> None:
     position(configured, db)
     paper.broker.foreign_fill("NVDA", "buy", "7")
-    result = control(configured, "flatten", "--reason", "fire in the house")
+    result = run(PROJECT, "-c", IMPATIENT, "flatten", "--reason", "fire in the house", **configured)
     assert result.returncode == 0, result
     assert "Nothing of ours is left" in result.stdout
     assert "left alone" in result.stdout

@@ -25,7 +25,7 @@ OUTCOMES: dict[str, dict[str, Any]] = {
 }
 ENTRY = "-e"
 
-pytestmark = pytest.mark.timeout(7200 if SOAK else 120)
+pytestmark = [pytest.mark.timeout(7200 if SOAK else 120), pytest.mark.no_cover]
 
 
 @pytest.fixture(scope="module")

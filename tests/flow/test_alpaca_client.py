@@ -269,6 +269,7 @@ def test_a_404_means_absent_only_when_the_broker_says_so() -> None:
         Broker(settings(url)).get_order("1")
 
 
+@pytest.mark.no_cover
 def test_orders_beyond_one_page_are_all_listed_once(world: World) -> None:
     broker = Broker(world.settings.alpaca)
     for number in range(1203):

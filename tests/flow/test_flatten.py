@@ -393,6 +393,7 @@ def flatten_with(world: World, db: TradingDB, broker: Broker) -> None:
 
 @pytest.mark.parametrize(("again", "decision"), [("flatten", swing()), ("monitor", trend()), ("called off", swing())])
 @pytest.mark.parametrize("last", range(19))
+@pytest.mark.no_cover
 def test_a_flatten_killed_anywhere_is_finished_or_called_off_without_a_share_sold_twice(
     world: World, database: dict[str, Any], decision: dict[str, Any], again: str, last: int,
 ) -> None:

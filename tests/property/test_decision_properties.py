@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -14,6 +15,8 @@ from decision import Action, DecisionError, NewTrade, Side, parse_decision
 SCHEMA = Path(__file__).parents[2] / "docs" / "decision.schema.json"
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA.read_text()))
 SETTINGS = settings(max_examples=200)
+
+pytestmark = pytest.mark.no_cover
 
 TRADE_KEYS = ["qty", "side", "action", "type", "strategy", "trade_style", "pattern", "time_in_force"]
 PRICE_KEYS = ["limit_price", "entry_price", "stop_loss", "take_profit", "stop_price"]

@@ -419,6 +419,7 @@ def _choose(things: Sequence[Thing], pick: int) -> Thing:
     return things[pick % len(things)]
 
 
+@pytest.mark.no_cover
 @pytest.mark.timeout(10 * PROFILE.max_examples + 300)
 def test_the_books_agree_with_the_broker_whatever_happens(clones: Any) -> None:
     run_state_machine_as_test(lambda: OrderLife(clones), settings=PROFILE)
