@@ -136,6 +136,21 @@ def create_roles(database: Mapping[str, Any], schema: str = "public") -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+# The lines of a worker would be counted three times: as those of a subprocess, from its start, and in its session.
+# Only the last leaves out the tests marked no_cover.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Before workers start: they are no subprocesses to be measured."""
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker: count no lines before its session starts, which begins to."""
+    counting = getattr(config.pluginmanager.getplugin("_cov"), "cov_controller", None)
+    if counting is not None and hasattr(config, "workerinput"):
+        counting.pause()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that have a timeout of their own, the long ones: else one worker ends with them alone."""
