@@ -59,25 +59,24 @@ SELECT decision.analysis_row_key AS row_key, decision.analysis_decision_id AS an
 FROM audit.trade_decisions decision JOIN analysis_decision source ON source.{key}::text = decision.analysis_row_key
 WHERE decision.status = 'pending' AND source.executed IS TRUE
   AND left(source."Decision"::text, %(longest)s) <> decision.source_bytes
-  AND left(source."Analysis_Id"::text, {longest_id}) IS NOT DISTINCT FROM decision.analysis_decision_id
+  AND left(source."Analysis_Id"::text, %(longest_id)s) IS NOT DISTINCT FROM decision.analysis_decision_id
   AND NOT EXISTS (SELECT 1 FROM audit.trade_decisions later
                   WHERE later.analysis_row_key = decision.analysis_row_key AND later.id > decision.id)
 """
 # A row that has another Analysis_Id by now holds another decision.
-THE_SAME = 'WHERE {key} = %(row_key)s AND left("Analysis_Id"::text, {longest_id}) IS NOT DISTINCT FROM %(known_as)s'
+THE_SAME = 'WHERE {key} = %(row_key)s AND left("Analysis_Id"::text, %(longest_id)s) IS NOT DISTINCT FROM %(known_as)s'
 DONE = """
-UPDATE analysis_decision
 SET executed = true, execution_time = %(now)s::timestamptz AT TIME ZONE
         CASE WHEN pg_typeof(execution_time) = 'timestamptz'::regtype THEN 'UTC' ELSE %(zone)s END,
 """
 # An earlier refusal is over with an order; what people wrote below it stays.
-MARK_PLACED = DONE + """
+MARK_PLACED = "UPDATE analysis_decision" + DONE + """
     "Remarks" = CASE WHEN "Remarks"::text LIKE %(refusal)s || '%%'
                      THEN NULLIF(regexp_replace("Remarks"::text, '^(' || %(refusal)s || '[^\n]*(\n|$))+', ''), '')
                      ELSE "Remarks"::text END,
     existing_order_id = %(order_id)s, existing_trade_journal_id = %(journal_id)s
 """ + THE_SAME + " RETURNING 1"
-MARK_REFUSED = DONE + """
+MARK_REFUSED = "UPDATE analysis_decision" + DONE + """
     "Remarks" = left(concat_ws(chr(10), %(remark)s::text, NULLIF("Remarks"::text, '')), %(room)s)
 """ + THE_SAME + " RETURNING 1"
 
@@ -137,7 +136,9 @@ class AnalysisRows:
 
     def edited(self) -> dict[str, str]:
         """Return the Analysis_Ids, by row key, of decisions under way whose rows were edited. Raises DatabaseError."""
-        rows = self._db.execute_query(self._keyed(EDITED), {"longest": LONGEST_DECISION})
+        rows = self._db.execute_query(
+            self._keyed(EDITED), {"longest": LONGEST_DECISION, "longest_id": LONGEST_ID},
+        )
         return {row["row_key"]: row["analysis_id"] for row in rows}
 
     def mark_placed(
@@ -166,7 +167,7 @@ class AnalysisRows:
         return [AnalysisRow(**row) for row in self._db.execute_prepared(self._keyed(statement), known | parameters)]
 
     def _mark(self, statement: str, parameters: dict[str, object]) -> bool:
-        known = {"zone": self._zone, "room": self._room}
+        known = {"zone": self._zone, "room": self._room, "longest_id": LONGEST_ID}
         return bool(self._db.execute_prepared(self._keyed(statement), known | parameters))
 
     def _keyed(self, statement: str) -> str:
@@ -175,7 +176,7 @@ class AnalysisRows:
             self._key = f'"{key}"'
             room = {row["name"]: row["room"] for row in self._db.execute_query(FIND_COLUMNS)}["Remarks"]
             self._room = room or UNLIMITED
-        return statement.format(key=self._key, longest_id=LONGEST_ID)
+        return statement.format(key=self._key)
 
 
 def key_column(db: TradingDB) -> str:

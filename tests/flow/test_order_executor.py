@@ -256,7 +256,8 @@ def test_what_is_left_for_later_is_logged_with_its_reason(world: World, caplog: 
     world.execute()
     lines = [(line.getMessage(), vars(line)["reason"]) for line in caplog.records if "reason" in vars(line)]
     assert lines == [
-        ("decision waiting for a price", "the broker gave no prices"), ("decision held back", "trading is HALTED: t"),
+        ("decision waiting for a price", "the broker gave no price for NVDA"),
+        ("decision held back", "trading is HALTED: t"),
     ]
 
 

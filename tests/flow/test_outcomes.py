@@ -189,7 +189,7 @@ EXACT = {
 
 @pytest.mark.parametrize("price", EXACT)
 def test_prices_arrive_exactly_as_decided(world: World, price: str) -> None:
-    world.configure(PRICE_COLLAR_PCT="1000")
+    world.price("NVDA", f"{Decimal(price):f}")
     text = json.dumps(trend(qty=7, limit_price="LIMIT", stop_loss="STOP"))
     world.decide(text.replace('"LIMIT"', price).replace('"STOP"', EXACT[price]))
     assert world.execute() == {"placed": 1}
