@@ -9,7 +9,7 @@ from alpaca_client import Broker, JsonObject, number
 from audit_trail import AlertKind
 from clock import Clock
 from db_layer import Row, TradingDB
-from fill_records import add_fills, follow_fills, note_external_orders, unexplained, working_external_orders
+from fill_records import add_fills, follow_fills, note_external_orders, unexplained
 from order_comparison import end_of_lost, replaces
 from order_desk import OrderDesk
 from order_life import AT_BROKER, ENDED, OrderRole, OrderStatus
@@ -40,7 +40,7 @@ class AccountSync:
     def orders(self, found: PassLog) -> None:
         """Write down what one listing says about all orders. Raises DatabaseError and BrokerError."""
         self.rows = None
-        since = listing_start(self._db)
+        since, working_elsewhere = listing_start(self._db)
         if since is None:
             return
         with self._broker.start_listing(since) as listing:
@@ -54,9 +54,8 @@ class AccountSync:
         foreign = [heard for heard in members if known.is_foreign(heard) and not known.was_replaced_by(heard)]
         note_external_orders(self._db, foreign, self._clock.now())
         self._ask_for_absent(rows, known.understood(members), found)
-        for order_id in working_external_orders(self._db):
-            if order_id not in {heard["id"] for heard in members}:
-                found.tolerate(order_id, partial(self._ask_for_external, order_id))
+        for order_id in sorted(set(working_elsewhere) - {heard["id"] for heard in members}):
+            found.tolerate(order_id, partial(self._ask_for_external, order_id))
 
     def fills(self) -> bool:
         """Write down the executions not known yet, newest first, until none is missing.

@@ -8,6 +8,7 @@ import json
 import logging
 import select
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -32,6 +33,7 @@ Parameters = Mapping[str, Any] | Sequence[Any] | None
 SQL_FOLDER = Path(__file__).resolve().parent / "sql"
 CONNECT_TIMEOUT_SECONDS = 10
 ROWS_AT_ONCE = 200
+TIMES_UNPREPARED = 4
 YIELD_SECONDS = 1e-6  # lets another thread have its turn, which sleeping for no time does not
 SESSION_SETTINGS = {
     "TimeZone": "UTC",
@@ -109,6 +111,7 @@ class TradingDB:
         self._in_transaction = False
         self._ahead: list[bytes] = []  # what goes to the server together with the next statement
         self._prepared: dict[str, str] = {}
+        self._asked: Counter[str] = Counter()
         self._inserts: dict[tuple[str, ...], str] = {}
         self._numbers = count(1)
         self._pins: list[str] = []
@@ -186,15 +189,13 @@ class TradingDB:
         return count
 
     def execute_prepared(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run a statement with named parameters that is planned once for the connection, and return its rows.
+        """Run a statement with named parameters that is planned once where it comes again; return its rows.
 
         For what every order needs, where planning costs as much as doing: docs/benchmarks.md. Raises DatabaseError.
         """
         self.connect()
-        if statement not in self._prepared:
-            self._prepared[statement] = self._prepare(statement)
         try:
-            rows, _ = self._run(self._prepared[statement], parameters)
+            rows, _ = self._run(self._call_of(statement), parameters)
         except DatabaseError as error:
             if error.sqlstate == PLAN_IS_STALE:
                 self._prepared.clear()
@@ -209,10 +210,9 @@ class TradingDB:
         if not self._in_transaction:
             self.execute_prepared(statement, parameters)
             return
-        if statement not in self._prepared:
-            self._prepared[statement] = self._prepare(statement)
+        call = self._call_of(statement)
         with _translated_errors(), self._cursor() as cursor:
-            self._ahead.append(cursor.mogrify(self._prepared[statement], _with_array_literals(parameters)))
+            self._ahead.append(cursor.mogrify(call, _with_array_literals(parameters)))
 
     def execute_values(self, statement: str, rows: Sequence[Sequence[Any]]) -> int:
         """Run one statement whose `VALUES %s` is filled with all rows; return how many rows it touched."""
@@ -327,6 +327,13 @@ class TradingDB:
             cursor.execute(text)
         else:
             cursor.execute(statement, parameters)
+
+    def _call_of(self, statement: str) -> str:
+        """Return how a statement is asked for: as it is the first times, and from then on by its plan."""
+        self._asked[statement] += 1
+        if self._asked[statement] > TIMES_UNPREPARED and statement not in self._prepared:
+            self._prepared[statement] = self._prepare(statement)
+        return self._prepared.get(statement, statement)
 
     def _prepare(self, statement: str) -> str:
         name = f"statement_{next(self._numbers)}"

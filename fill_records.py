@@ -26,11 +26,6 @@ SET broker_status = EXCLUDED.broker_status, qty = EXCLUDED.qty, filled_qty = EXC
 WHERE (known.broker_status, known.filled_qty) IS DISTINCT FROM (EXCLUDED.broker_status, EXCLUDED.filled_qty)
 RETURNING alpaca_order_id, side, qty, symbol, filled_qty, created_at = updated_at AS is_new
 """
-WORKING_EXTERNAL_ORDERS = """
-SELECT alpaca_order_id FROM external_order
-WHERE broker_status NOT IN ('filled', 'canceled', 'expired', 'rejected', 'replaced')
-ORDER BY id
-"""
 # Like a read, an execution is on the disk before what is concluded from it; lost in a crash it is listed again.
 ADD_FILLS = """
 WITH heard AS (
@@ -116,11 +111,6 @@ def _write_external_orders(db: TradingDB, orders: Sequence[Heard], now: datetime
             order = f"{row['alpaca_order_id']} on the account ({row['side']} {shares} {row['symbol']})"
             message = f"order {order} was not placed here"
             raise_alert(db, AlertLevel.WARNING, AlertKind.EXTERNAL_ORDER, row["symbol"], message, now)
-
-
-def working_external_orders(db: TradingDB) -> list[str]:
-    """Return the broker's ids of other people's orders that worked when last heard of. Raises DatabaseError."""
-    return [row["alpaca_order_id"] for row in db.execute_query(WORKING_EXTERNAL_ORDERS)]
 
 
 def add_fills(db: TradingDB, fills: Sequence[Heard], now: datetime) -> list[Heard]:

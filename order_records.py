@@ -48,7 +48,10 @@ SELECT LEAST((SELECT min(created_at) FROM order_execution
              (SELECT max(created_at) FROM order_execution),
              (SELECT min(created_at) FROM external_order
               WHERE broker_status NOT IN ('filled', 'canceled', 'expired', 'rejected', 'replaced')))
-       - interval '4 days' AS since
+       - interval '4 days' AS since,
+       ARRAY(SELECT alpaca_order_id FROM external_order
+             WHERE broker_status NOT IN ('filled', 'canceled', 'expired', 'rejected', 'replaced')
+             ORDER BY id) AS foreign_ids
 """
 LOAD_ORDERS = """
 WITH orders AS NOT MATERIALIZED (
@@ -188,10 +191,13 @@ class Intent:
     exit_reason: ExitReason | None = None
 
 
-def listing_start(db: TradingDB) -> datetime | None:
-    """Return since when orders must be listed so that all that matter are among them; None before the first order."""
-    since: datetime | None = db.execute_query(LISTING_START)[0]["since"]
-    return since
+def listing_start(db: TradingDB) -> tuple[datetime | None, list[str]]:
+    """Return since when orders must be listed so that all that matter are among them; None before the first order.
+
+    With it come the broker's ids of other people's orders that worked when last heard of. Raises DatabaseError.
+    """
+    start = db.execute_query(LISTING_START)[0]
+    return start["since"], start["foreign_ids"]
 
 
 def load_orders(db: TradingDB, since: datetime) -> list[Row]:

@@ -86,7 +86,7 @@ def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None =
 
 
 def _listed_orders(db: TradingDB) -> list[Row]:
-    since = listing_start(db)
+    since, _ = listing_start(db)
     return [] if since is None else load_orders(db, since)
 
 

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from db_layer import DatabaseError, TradingDB
+from db_layer import TIMES_UNPREPARED, DatabaseError, TradingDB
 
 NOW = datetime(2025, 1, 15, 14, 45, 0, 123456, tzinfo=UTC)
 FILL = {"order_execution_id": 1, "side": "buy", "qty": Decimal("1.5"), "price": Decimal("133.8"), "filled_at": NOW}
@@ -473,7 +473,8 @@ def test_a_list_arrives_as_it_was(db: TradingDB, kind: str, values: list[Any]) -
 
 def test_a_prepared_statement_is_prepared_anew_after_its_table_got_a_column(db: TradingDB) -> None:
     statement = "SELECT * FROM job_runs WHERE id = %(id)s"
-    assert db.execute_prepared(statement, {"id": 1}) == []
+    for _ in range(TIMES_UNPREPARED + 1):
+        assert db.execute_prepared(statement, {"id": 1}) == []
     db.execute_update("ALTER TABLE audit.job_runs ADD extra integer")
     with pytest.raises(DatabaseError, match="cached plan"):
         db.execute_prepared(statement, {"id": 1})
