@@ -208,6 +208,11 @@ class FragileWorld(World):
         """The line of the process that lives now."""
         return self._broker
 
+    def fault(self, method: str, path: str, kind: str, **details: Any) -> None:
+        """Ask for a misfortune; the line has the patience that the settings have after it."""
+        super().fault(method, path, kind, **details)
+        self._broker = MortalBroker(self.settings.alpaca, self.clock, self.process_db)
+
     def survive(self, step: Callable[[], object]) -> None:
         """Take a step; a process that ends in it is followed by another."""
         try:
