@@ -33,7 +33,7 @@ Parameters = Mapping[str, Any] | Sequence[Any] | None
 SQL_FOLDER = Path(__file__).resolve().parent / "sql"
 CONNECT_TIMEOUT_SECONDS = 10
 ROWS_AT_ONCE = 200
-TIMES_UNPREPARED = 4
+TIMES_UNPREPARED = 1
 YIELD_SECONDS = 1e-6  # lets another thread have its turn, which sleeping for no time does not
 SESSION_SETTINGS = {
     "TimeZone": "UTC",

@@ -128,6 +128,7 @@ def our_pass(work: str, stub: Stub, url: str, database: dict[str, Any], profile:
             return monitor(db=db, broker=broker, clock=clock, settings=settings).run()
 
         stub.open("before")
+        run()  # what comes again in the next pass gets its plan there, and keeps it
         first_pass(work, run, stub, db)
         stub.open("after" if work == "orders" else "risen")
         statements.clear()
