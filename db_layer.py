@@ -7,7 +7,6 @@ numeric is Decimal, timestamptz is aware UTC. Identifiers are quoted by the driv
 import json
 import logging
 import select
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +33,6 @@ SQL_FOLDER = Path(__file__).resolve().parent / "sql"
 CONNECT_TIMEOUT_SECONDS = 10
 ROWS_AT_ONCE = 200
 TIMES_UNPREPARED = 1
-YIELD_SECONDS = 1e-6  # lets another thread have its turn, which sleeping for no time does not
 SESSION_SETTINGS = {
     "TimeZone": "UTC",
     "statement_timeout": "60s",
@@ -313,8 +311,6 @@ class TradingDB:
             # Fetched at one go, thousands of rows would hold up the thread that reads the broker's listing meanwhile.
             while some := cursor.fetchmany(ROWS_AT_ONCE):
                 rows += map(dict, map(zip, repeat(names), some))
-                if len(some) == ROWS_AT_ONCE:
-                    time.sleep(YIELD_SECONDS)
             return rows, cursor.rowcount
 
     def _send(
