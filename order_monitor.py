@@ -27,7 +27,7 @@ from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from protection import Protection
 from session_locks import hold_account
 from trade import Trade
-from trade_book import conclude, give_way, load_open_trades, load_trades, reload, settle_estimates
+from trade_book import conclude, give_way, load_open_trades, load_trades, load_unbalanced, reload, settle_estimates
 from wind_down import WindDown
 
 log = logging.getLogger("order_monitor")
@@ -106,12 +106,19 @@ class OrderMonitor:
         self._found.events[Event.ENDED_UNFILLED] += len(ends) - closed
 
     def cancel_remaining_orders(self) -> None:
-        """Cancel what still works at the broker for trades that are over. Raises DatabaseError."""
-        for order in self._db.execute_query(LEFTOVERS):
+        """Cancel what still works at the broker for trades that are over. Raises DatabaseError.
+
+        A trade whose leftover fills before its cancel arrives is taken up again at once.
+        """
+        leftovers = self._db.execute_query(LEFTOVERS)
+        for order in leftovers:
             current = self._db.get_by_id("order_execution", order["id"])
             if current is not None and current["order_status"] not in ENDED:
                 self._found.tolerate(order["client_order_id"], partial(self._desk.cancel, order))
                 self._found.events[Event.CANCELLED] += 1
+        late = load_unbalanced(self._db, {order["trade_journal_id"] for order in leftovers})
+        self._keep_books(late)
+        self._attend_to(late)
 
     def _begin(self) -> None:
         self._found = PassLog(self._db, self._clock)

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -81,8 +81,16 @@ def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None =
             continue
         words = f"{journal['trade_id']} is {journal['status']} but has no entry order; nobody follows it"
         found.alert(AlertLevel.WARNING, AlertKind.TRADE_WITHOUT_ORDER, journal["trade_id"], words)
-    unbalanced = db.execute_query(UNBALANCED, {"journal_ids": sorted(over)}) if over else []
-    return trades + load_trades(db, [row["id"] for row in unbalanced])
+    return trades + load_unbalanced(db, over)
+
+
+def load_unbalanced(db: TradingDB, journal_ids: Collection[int]) -> list[Trade]:
+    """Return those of these trades, all over, whose shares that came and that left do not balance.
+
+    Raises DatabaseError.
+    """
+    unbalanced = db.execute_query(UNBALANCED, {"journal_ids": sorted(journal_ids)}) if journal_ids else []
+    return load_trades(db, [row["id"] for row in unbalanced])
 
 
 def _listed_orders(db: TradingDB) -> list[Row]:

@@ -157,6 +157,22 @@ def test_an_excess_beside_another_trade_is_brought_back_although_no_order_may_cr
     assert (world.market.state.shares("NVDA"), exits(world)) == (10, [10])
 
 
+def test_an_exit_that_fills_instead_of_ending_with_its_trade_is_brought_back_in_the_same_pass(world: World) -> None:
+    world.open_position()
+    world.monitor()
+    world.market.set_liquidity("NVDA", "0")
+    world.market.behave(both_legs_fill=True, cancel_loses_to_fill=True)
+    world.price("NVDA", "123")
+    assert world.market.state.shares("NVDA") == 0
+    world.monitor()
+    assert world.one("trade_journal")["status"] == "POSITION"
+    assert world.posted()[-1]["side"] == "buy"
+    world.market.set_liquidity("NVDA", None)
+    world.market.step()
+    world.monitor()
+    assert (world.one("trade_journal")["status"], is_flat(world)) == ("CLOSED", True)
+
+
 def test_an_excess_that_somebody_brought_back_by_hand_ends_its_trade(world: World) -> None:
     world.open_position()
     world.market.behave(both_legs_fill=True)

@@ -453,7 +453,11 @@ class Books:
             assert self._excused(journal), f"I14: {words}"
             return
         (group,) = groups
-        assert all(order.qty - order.filled_qty == shares for order in group), f"I14: {words}"
+        covered = {order.qty - order.filled_qty for order in group}
+        assert len(covered) == 1, f"I14: the exits of a group differ: {words}"
+        (qty,) = covered
+        hindered = self._hindrance(journal) if self._excused(journal) else ZERO
+        assert shares - hindered <= qty <= shares, f"I14: {words}, {hindered} cannot be had"
         stops = [order for order in group if order.stop_price is not None]
         if stops:
             # After a split the broker and we round its half cent, each on his own.
@@ -477,6 +481,17 @@ class Books:
             alert["level"] == "critical" and alert["subject"] == journal["trade_id"] for alert in self.alerts()
         )
         return named and (working or mine != self.shares_at_broker(symbol))
+
+    def _hindrance(self, journal: Row) -> Decimal:
+        """The shares that an exit of a trade cannot be for: reserved for somebody else's exit, or not there."""
+        symbol, ours = journal["symbol"], {order.id for order in self.our_orders()}
+        reserved = sum((
+            order.remaining for order in self._broker.state.live.values()
+            if order.symbol == symbol and order.id not in ours and order.side != journal["side"]
+        ), ZERO)
+        journals = {row["id"]: row["symbol"] for row in self.journals}
+        mine = sum((qty for id, qty in self._held().items() if journals[id] == symbol), ZERO)
+        return reserved + abs(mine - self.shares_at_broker(symbol))
 
     def _profits_are_what_executions_say(self) -> None:
         journal_of = {row["alpaca_order_id"]: row["trade_journal_id"] for row in self.orders}
