@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from operator import attrgetter, itemgetter
 
-from alpaca_client import Broker, JsonObject, number
+from alpaca_client import Broker, JsonObject, ListedOrder, numbers
 from audit_trail import AlertKind
 from clock import Clock
 from db_layer import Row, TradingDB
@@ -25,6 +26,8 @@ WHERE trade_journal_id = %(journal_id)s AND order_type = 'ENTRY' AND alpaca_orde
 ORDER BY id DESC
 """
 WORKING = frozenset({*AT_BROKER, OrderStatus.UNKNOWN})
+_TERMS = "filled_qty", "qty", "limit_price", "stop_price"
+_TERMS_OF_ROW, _TERMS_OF_ORDER = itemgetter(*_TERMS), attrgetter(*_TERMS)
 
 
 class AccountSync:
@@ -162,22 +165,13 @@ class _Known:
         self._client_ids = {row["client_order_id"] for row in rows}
         self._old: set[str] = set()
 
-    def is_news(self, raw: JsonObject) -> bool:
-        """Tell whether an order as the broker wrote it, or a leg of it, says anything that its row does not.
-
-        What cannot be understood is news: whoever reads it next finds out what is wrong with it.
-        """
-        try:
-            return self._differs(raw)
-        except (AttributeError, TypeError, RecursionError):
+    def is_news(self, listed: ListedOrder) -> bool:
+        """Tell whether a listed order, or a leg of it, says anything that its row does not."""
+        row = self._known.get(listed.id)
+        news_of_legs = [self.is_news(leg) for leg in listed.legs or ()]
+        if row is None or any(news_of_legs) or not _says_the_same(row, listed) or self._has_new_successor(listed):
             return True
-
-    def _differs(self, raw: JsonObject) -> bool:
-        row = self._known.get(raw.get("id"))
-        legs = [self.is_news(leg) for leg in ([] if raw.get("legs") is None else raw["legs"])]
-        if row is None or any(legs) or not _says_the_same(row, raw) or self._has_new_successor(raw):
-            return True
-        self._old.add(raw["id"])
+        self._old.add(listed.id)
         return False
 
     def understood(self, news: Sequence[JsonObject]) -> set[str]:
@@ -202,8 +196,8 @@ class _Known:
         """Tell whether no row here knows the order; one whose row is being written elsewhere is told later."""
         return order["id"] not in self._known and order.get("client_order_id") not in self._client_ids
 
-    def _has_new_successor(self, raw: JsonObject) -> bool:
-        return raw.get("replaced_by") is not None and raw["replaced_by"] not in self._known
+    def _has_new_successor(self, listed: ListedOrder) -> bool:
+        return listed.replaced_by is not None and listed.replaced_by not in self._known
 
 
 def _unknown_chain(
@@ -219,10 +213,6 @@ def _unknown_chain(
     return chain
 
 
-def _says_the_same(row: Row, raw: JsonObject) -> bool:
+def _says_the_same(row: Row, listed: ListedOrder) -> bool:
     """Compare what can change under an order; quantity and prices do when the broker adjusts it to a split."""
-    return bool(
-        row["broker_status"] == raw.get("status") and row["filled_qty"] == number(raw.get("filled_qty"))
-        and row["qty"] == number(raw.get("qty")) and row["limit_price"] == number(raw.get("limit_price"))
-        and row["stop_price"] == number(raw.get("stop_price"))
-    )
+    return bool(row["broker_status"] == listed.status and _TERMS_OF_ROW(row) == numbers(*_TERMS_OF_ORDER(listed)))

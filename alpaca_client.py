@@ -7,14 +7,14 @@ Source: Alpaca's API reference; what an answer proves is explained in docs/archi
 """
 
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol, Self, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from alpaca.common.rest import RESTClient
 
@@ -34,90 +34,37 @@ from broker_answers import (
     checked_order,
     checked_position,
     checked_split,
-    has_id,
     holdings_by_symbol,
+    id_of_json,
     last_trades,
-    number,
+    numbers,
     readable,
     rows_with_ids,
     same_order,
 )
-from broker_line import TOO_MANY_REQUESTS, Extract, Line, Outcome, Reply, Request, tame
+from broker_line import TOO_MANY_REQUESTS, Line, Outcome, Reply, Request, tame
 from clock import Clock, SystemClock
 from config import AlpacaSettings, load_settings
+from order_listing import Exchange, IsNews, ListedOrder, ListedPage, ListedRow, Listing, Recorder, listed_rows
 
 if TYPE_CHECKING:
     from alpaca.data.historical.stock import StockHistoricalDataClient
     from alpaca.trading.client import TradingClient
 
 __all__ = [
-    "Asset", "Broker", "BrokerError", "Exchange", "Holding", "JsonObject", "LastTrade", "Listing", "MarketHours",
-    "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "number", "same_order",
+    "Asset", "Broker", "BrokerError", "Exchange", "Holding", "JsonObject", "LastTrade", "ListedOrder", "MarketHours",
+    "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "numbers", "same_order",
 ]
+
+Row = TypeVar("Row")
 
 PAGE_SIZE = 500
 ACTIVITIES_PAGE_SIZE = 100
 MAX_PAGES = 400
+TURN_SECONDS = 0.0005
+LISTING = {"nested": "true", "direction": "asc", "limit": str(PAGE_SIZE)}
+ORDERS_CURSOR = "after_order_id"
 NOT_FOUND = "40410000"  # a 404 without this code comes from a gateway, which knows nothing of orders
-
-Exchange = tuple[Request, Reply]
-IsNews = Callable[[JsonObject], bool]
-
-
-class Recorder(Protocol):
-    """Is told reads with their answers before these are used."""
-
-    def __call__(self, exchanges: Sequence[Exchange]) -> None: ...
-
-
-class Listing:
-    """Orders that are being read: legs under their parents, oldest first."""
-
-    def __init__(
-        self, pages: Iterator[list[JsonObject]], heard: list[Exchange], reader: ThreadPoolExecutor, record: Recorder,
-    ) -> None:
-        self._pages: SimpleQueue[tuple[int, list[JsonObject]] | None] = SimpleQueue()
-        self._heard = heard
-        self._record = record
-        self._end = reader.submit(self._read, pages)
-
-    def _read(self, pages: Iterator[list[JsonObject]]) -> None:
-        try:
-            for page in pages:
-                self._pages.put((len(self._heard) - 1, page))
-        finally:
-            self._pages.put(None)
-
-    def orders(self, is_news: IsNews | None = None) -> list[JsonObject]:
-        """Return the orders, when the last page has come.
-
-        `is_news` is shown each row as it came; what it turns down is neither returned nor recorded. A row that makes no
-        sense is left out, as if it had not been listed. Raises BrokerError.
-        """
-        news: set[str] = set()
-        orders: list[JsonObject] = []
-        for place, page in iter(self._pages.get, None):
-            if is_news is not None:
-                page = list(filter(is_news, page))
-                news.update(row["id"] for row in page)
-                self._heard[place] = _extracted(self._heard[place], news)
-            orders += readable(checked_order, page)
-        try:
-            self._end.result()
-        except BrokerError:
-            self._record([(request, replace(reply, extract=None)) for request, reply in self._heard])
-            raise
-        self._record(self._heard)
-        return orders
-
-
-def _extracted(exchange: Exchange, news: Container[str]) -> Exchange:
-    """Let go of a page's rows but for the orders whose ids are `news`, and those that have no id."""
-    request, reply = exchange
-    kept = [row for row in reply.parsed if not has_id(row) or row["id"] in news]
-    extract = Extract(len(reply.parsed), json.dumps(kept, default=str))
-    return request, replace(reply, parsed=None, extract=extract)
-
 
 def get_trading_client(settings: AlpacaSettings | None = None) -> "TradingClient":
     """Return alpaca-py's trading client with raw answers, no retries, a total timeout and no proxy.
@@ -228,8 +175,7 @@ class Broker:
 
         Raises BrokerError, also when one of them makes no sense.
         """
-        wanted = {"status": "open", "nested": "true", "direction": "asc", "limit": str(PAGE_SIZE)}
-        pages = self._pages("/v2/orders", wanted, {}, "after_order_id", PAGE_SIZE)
+        pages = self._pages("/v2/orders", {"status": "open", **LISTING}, ORDERS_CURSOR, PAGE_SIZE)
         return [checked_order(row) for page in pages for row in page]
 
     @contextmanager
@@ -239,11 +185,9 @@ class Broker:
         Pages by the id of the last order, since orders may share a submission time. Nothing else may be asked of the
         broker before the listing is over.
         """
-        wanted = {"status": "all", "nested": "true", "direction": "asc", "limit": str(PAGE_SIZE)}
-        start = {"after": after.isoformat()}
         heard: list[Exchange] = []
-        pages = self._pages("/v2/orders", wanted, start, "after_order_id", PAGE_SIZE, heard)
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing") as reader:
+        pages = self._listed_pages(after, heard)
+        with _quick_turns(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing") as reader:
             yield Listing(pages, heard, reader, self._record)
 
     def fill_pages(self, after: datetime) -> Iterator[list[JsonObject]]:
@@ -324,31 +268,30 @@ class Broker:
 
     def _activity_pages(self, path: str, wanted: Mapping[str, str], after: datetime) -> Iterator[list[JsonObject]]:
         wanted = {**wanted, "after": after.isoformat(), "page_size": str(ACTIVITIES_PAGE_SIZE)}
-        return self._pages(path, wanted, {}, "page_token", ACTIVITIES_PAGE_SIZE)
+        return self._pages(path, wanted, "page_token", ACTIVITIES_PAGE_SIZE)
 
     def _pages(
-        self, path: str, wanted: Mapping[str, str], start: Mapping[str, str], cursor: str, size: int,
-        heard: list[Exchange] | None = None,
+        self, path: str, wanted: Mapping[str, str], cursor: str, size: int,
     ) -> Iterator[list[JsonObject]]:
-        """Yield the rows of each page that were on none before; the cursor takes the place of `start` after the first.
+        """Yield the rows of each page that were on none before, recording each read."""
+        def read(place: Mapping[str, str]) -> list[Json]:
+            return self._read_list(path, {**wanted, **place})
 
-        A full page without anything new, or a listing without an end, is a BrokerError. Exchanges are put into `heard`
-        for the caller to record, or recorded at once without it.
-        """
-        known: set[str] = set()
-        place = start
-        for _ in range(MAX_PAGES):
-            page = self._read_list(path, {**wanted, **place}, heard)
-            rows = rows_with_ids(page)
-            fresh = {row["id"]: row for row in rows if row["id"] not in known}
-            yield list(fresh.values())
-            if len(page) < size:
-                return
-            if not fresh:
-                break
-            known |= fresh.keys()
-            place = {cursor: rows[-1]["id"]}
-        raise BrokerError(f"the listing of {path} did not come to an end; nothing was concluded from it")
+        return (fresh for _, fresh in _walk(path, read, id_of_json, {}, cursor, size))
+
+    def _listed_pages(self, after: datetime, heard: list[Exchange]) -> Iterator[ListedPage]:
+        """Yield the pages of the listing of orders; the exchanges are put into `heard` for the caller to record."""
+        path, wanted = "/v2/orders", {"status": "all", **LISTING}
+
+        def read(place: Mapping[str, str]) -> list[ListedRow]:
+            request = Request("GET", path, {**wanted, **place})
+            reply = self._ask(self._trading, request, heard)
+            rows = listed_rows(reply.text) if reply.http_status == 200 else None
+            if rows is None:
+                raise _failed(request, reply)
+            return rows
+
+        return _walk(path, read, attrgetter("id"), {"after": after.isoformat()}, ORDERS_CURSOR, PAGE_SIZE)
 
     def _read_one(self, path: str, params: Mapping[str, str]) -> JsonObject | None:
         answer = self._read(self._trading, Request("GET", path, params), absent=NOT_FOUND)
@@ -356,35 +299,30 @@ class Broker:
             raise BrokerError(f"GET {path} gave no JSON object")
         return answer
 
-    def _read_list(
-        self, path: str, params: Mapping[str, str], heard: list[Exchange] | None = None,
-    ) -> list[Json]:
-        answer = self._read(self._trading, Request("GET", path, params), heard=heard)
+    def _read_list(self, path: str, params: Mapping[str, str]) -> list[Json]:
+        answer = self._read(self._trading, Request("GET", path, params))
         if not isinstance(answer, list):
             raise BrokerError(f"GET {path} gave no JSON list")
         return answer
 
-    def _read(
-        self, line: Line, request: Request, absent: str | None = None, heard: list[Exchange] | None = None,
-    ) -> Json:
-        exchanges: list[Exchange] = [] if heard is None else heard
+    def _read(self, line: Line, request: Request, absent: str | None = None) -> Json:
+        exchanges: list[Exchange] = []
+        reply = self._ask(line, request, exchanges)
+        self._record(exchanges)
+        if reply.http_status == 404 and reply.error_code == absent:
+            return None
+        if reply.http_status != 200 or reply.parsed is None:
+            raise _failed(request, reply)
+        return reply.parsed
+
+    def _ask(self, line: Line, request: Request, heard: list[Exchange]) -> Reply:
         reply = line.call(request)
-        exchanges.append((request, reply))
+        heard.append((request, reply))
         if reply.http_status == TOO_MANY_REQUESTS:
             # The line lets this one go when the broker has room again.
             reply = line.call(request)
-            exchanges.append((request, reply))
-        if heard is None:
-            self._record(exchanges)
-        body = reply.parsed
-        if reply.http_status == 404 and reply.error_code == absent:
-            return None
-        if reply.http_status != 200 or body is None:
-            what = f"HTTP {reply.http_status}, " if reply.http_status else ""
-            advice = "; check ALPACA_API_KEY and ALPACA_SECRET_KEY" if reply.http_status == 401 else ""
-            words = f"{what}{reply.error_message or 'not JSON'}{advice}"
-            raise BrokerError(f"{request.method} {request.path} failed: {words}")
-        return body
+            heard.append((request, reply))
+        return reply
 
     def _record(self, exchanges: Sequence[Exchange]) -> None:
         if self._recorder is not None and exchanges:
@@ -395,3 +333,45 @@ def _line(settings: AlpacaSettings, url: str, name: str, clock: Clock) -> Line:
     """A line of alpaca-py's plain client, which knows addresses, keys and errors, and no models of what is answered."""
     client = RESTClient(url, settings.api_key, settings.secret_key, raw_data=True)
     return Line(tame(client, settings.timeout_seconds), f"{url} ({name})", settings, clock)
+
+
+@contextmanager
+def _quick_turns() -> Iterator[None]:
+    """Let threads take turns often: else a page that has come waits while the caller is at its rows."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def _walk(
+    path: str, read: Callable[[Mapping[str, str]], list[Row]], id_of: Callable[[Row], str | None],
+    start: Mapping[str, str], cursor: str, size: int,
+) -> Iterator[tuple[list[Row], list[Row]]]:
+    """Yield each page with those of its rows that were on none before; the cursor takes the place of `start`.
+
+    A full page without anything new, or a listing without an end, is a BrokerError.
+    """
+    known: set[str | None] = set()
+    place = start
+    for _ in range(MAX_PAGES):
+        page = read(place)
+        rows = rows_with_ids(page, id_of)
+        fresh = {id_of(row): row for row in rows if id_of(row) not in known}
+        yield page, list(fresh.values())
+        if len(page) < size:
+            return
+        if not fresh:
+            break
+        known |= fresh.keys()
+        place = {cursor: str(id_of(rows[-1]))}
+    raise BrokerError(f"the listing of {path} did not come to an end; nothing was concluded from it")
+
+
+def _failed(request: Request, reply: Reply) -> BrokerError:
+    what = f"HTTP {reply.http_status}, " if reply.http_status else ""
+    advice = "; check ALPACA_API_KEY and ALPACA_SECRET_KEY" if reply.http_status == 401 else ""
+    words = f"{what}{reply.error_message or 'not JSON'}{advice}"
+    return BrokerError(f"{request.method} {request.path} failed: {words}")

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from clock import MARKET_ZONE
 
@@ -22,12 +24,14 @@ LONGEST_NUMBER = 60
 
 log = logging.getLogger("broker_answers")
 
+Item = TypeVar("Item")
 Json = Any
 JsonObject = dict[str, Any]
 
 ORDER_NUMBERS = ("qty", "filled_qty", "filled_avg_price", "limit_price", "stop_price")
 ORDER_WORDS = ("client_order_id", "symbol", "side", "replaces", "replaced_by")
 NOTHING = Decimal(0)
+_DECODER = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class BrokerError(Exception):
@@ -81,6 +85,10 @@ class MarketHours:
 
 def read_json(text: str) -> Json:
     """Return JSON text with its numbers as Decimal, or None when it is not JSON."""
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError, ArithmeticError):
+        pass  # half a surrogate pair in one row must not spoil the rows beside it
     try:
         return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
     except (ValueError, RecursionError, InvalidOperation):
@@ -216,14 +224,14 @@ def last_trades(answer: Json, wanted: Container[str]) -> dict[str, LastTrade | N
     }
 
 
-def has_id(row: Json) -> bool:
-    """Tell whether a row of a listing has an id, which is what the next page is asked by."""
-    return isinstance(row, dict) and _word(row.get("id"))
+def id_of_json(row: Json) -> str | None:
+    """Return the id of a row of a listing, which is what the next page is asked by; None where it has none."""
+    return row["id"] if isinstance(row, dict) and _word(row.get("id")) else None
 
 
-def rows_with_ids(rows: list[Json]) -> list[JsonObject]:
+def rows_with_ids(rows: list[Item], id_of: Callable[[Item], str | None] = id_of_json) -> list[Item]:
     """Return the rows of a page that have an id. Raises BrokerError when none of a page has."""
-    good = [row for row in rows if has_id(row)]
+    good = [row for row in rows if id_of(row) is not None]
     if rows and not good:
         raise BrokerError("the broker sent a list whose rows have no ids; nothing was concluded from it")
     if len(good) < len(rows):
@@ -255,7 +263,13 @@ def number(value: Json) -> Decimal | None:
     return _number(value) if isinstance(value, str) or value is None else _number(str(value))
 
 
-@lru_cache(maxsize=10_000)  # a listing says the same few prices and quantities thousands of times
+@lru_cache(maxsize=10_000, typed=True)  # a listing says the same few prices and quantities thousands of times
+def numbers(*values: str | None) -> tuple[Decimal | None, ...]:
+    """Return `number` of each of these."""
+    return tuple(map(number, values))
+
+
+@lru_cache(maxsize=10_000)
 def _number(text: str | None, limit: Decimal = HIGHEST_NUMBER) -> Decimal | None:
     # Written out, a number with a huge exponent would fill the memory, and arithmetic on it take for ever.
     if not text or len(text) > LONGEST_NUMBER:

@@ -10,8 +10,9 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import cast
 
 import requests
@@ -68,8 +69,10 @@ class Extract:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: status and text of the answer, or the transport error in words; `parsed` is the text as JSON with
-    numbers as Decimal, or None. Of a page of a listing that was gone through, the extract takes its place."""
+    """What came back: status and text of the answer, or the transport error in words.
+
+    Of a page of a listing that was gone through, the extract takes the text's place.
+    """
 
     outcome: Outcome
     http_status: int | None
@@ -77,8 +80,12 @@ class Reply:
     text: str
     error: str | None
     duration_ms: int
-    parsed: Json = field(default=None, repr=False)
     extract: Extract | None = None
+
+    @cached_property
+    def parsed(self) -> Json:
+        """The text as JSON with numbers as Decimal, or None."""
+        return read_json(self.text)
 
     def order(self) -> JsonObject:
         """Return the order of an accepted answer, its numbers as Decimal. Raises BrokerError when it is none."""
@@ -161,8 +168,8 @@ class Line:
     def _reply(self, request: Request, response: requests.Response, body: bytes, duration_ms: int) -> Reply:
         text = self._redacted(body.decode("utf-8", "backslashreplace"))
         headers = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
-        status, answer = response.status_code, read_json(text)
-        return Reply(_judged(request, status, answer), status, headers, text, None, duration_ms, answer)
+        status = response.status_code
+        return Reply(_judged(request, status, text), status, headers, text, None, duration_ms)
 
     def _redacted(self, text: str) -> str:
         for secret in self._secrets:
@@ -232,14 +239,17 @@ def _never_left(error: Exception | None) -> bool:
     return False
 
 
-def _judged(request: Request, status: int, body: Json) -> Outcome:
+def _judged(request: Request, status: int, text: str) -> Outcome:
+    if status in (200, 201) and request.method == "GET":
+        return Outcome.ACCEPTED
+    body = read_json(text)
     # 408, 429 and 5xx may come from a gateway after the order went through; a duplicate id means that it did.
     if status in (400, 401, 403, 404, 409, 422) and isinstance(body, dict) and "message" in body:
         duplicate = status in (409, 422) and DUPLICATE_ID_WORDS in str(body["message"])
         return Outcome.UNKNOWN if duplicate else Outcome.REFUSED
     if status == 204 and request.method == "DELETE":
         return Outcome.ACCEPTED
-    if status in (200, 201) and (request.method == "GET" or _confirms(request, body)):
+    if status in (200, 201) and _confirms(request, body):
         return Outcome.ACCEPTED
     return Outcome.UNKNOWN
 

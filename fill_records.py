@@ -69,7 +69,7 @@ FROM (SELECT orders.alpaca_order_id, orders.created_at AS since, orders.filled_q
       UNION ALL
       SELECT alpaca_order_id, created_at - interval '7 days', filled_qty, false,
              (SELECT COALESCE(sum(qty), 0) FROM order_fill WHERE external_order_id = theirs.id)
-      FROM external_order theirs WHERE updated_at > %(now)s - interval '7 days') AS filled
+      FROM external_order theirs WHERE updated_at > %(now)s::timestamptz - interval '7 days') AS filled
 WHERE filled_qty > known OR estimated
 """
 FILLS_OF_TRADES = """
@@ -151,12 +151,12 @@ def unexplained(db: TradingDB, now: datetime) -> list[Row]:
 
     Raises DatabaseError.
     """
-    return db.execute_query(UNEXPLAINED, {"now": now})
+    return db.execute_prepared(UNEXPLAINED, {"now": now})
 
 
 def fills_by_order(db: TradingDB, journal_ids: Collection[int]) -> Mapping[int, list[Fill]]:
     """Return the executions of the orders of these trades, by the order's row id. Raises DatabaseError."""
     known: defaultdict[int, list[Fill]] = defaultdict(list)
-    for row in db.execute_query(FILLS_OF_TRADES, {"journal_ids": list(journal_ids)}):
+    for row in db.execute_prepared(FILLS_OF_TRADES, {"journal_ids": list(journal_ids)}):
         known[row["order_execution_id"]].append(Fill(row["qty"], row["price"], row["filled_at"]))
     return known

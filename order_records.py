@@ -196,7 +196,7 @@ def listing_start(db: TradingDB) -> tuple[datetime | None, list[str]]:
 
     With it come the broker's ids of other people's orders that worked when last heard of. Raises DatabaseError.
     """
-    start = db.execute_query(LISTING_START)[0]
+    start = db.execute_prepared(LISTING_START, {})[0]
     return start["since"], start["foreign_ids"]
 
 
@@ -235,7 +235,7 @@ def lock_if_unsent(db: TradingDB, order_id: int) -> bool:
 
 def unsettled(db: TradingDB, now: datetime) -> list[Row]:
     """Return the orders whose outcome nobody knows, those of interrupted processes included. Raises DatabaseError."""
-    return db.execute_query(UNSETTLED, {"now": now})
+    return db.execute_prepared(UNSETTLED, {"now": now})
 
 
 def unknown_entries_in(db: TradingDB, symbol: str) -> list[str]:

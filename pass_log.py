@@ -51,7 +51,7 @@ class PassLog:
 
     @cached_property
     def _open(self) -> dict[tuple[str, str], int]:
-        rows = self._db.execute_query(OPEN_ALERTS)
+        rows = self._db.execute_prepared(OPEN_ALERTS, {})
         return {(row["kind"], row["subject"]): row["occurrences"] for row in rows}
 
     def is_open(self, kind: AlertKind, subject: str) -> bool:

@@ -162,7 +162,7 @@ def open_trades(db: TradingDB, journal_ids: Collection[int]) -> list[Row]:
 
     Raises DatabaseError.
     """
-    return db.execute_query(OPEN_TRADES, {"journal_ids": list(journal_ids)})
+    return db.execute_prepared(OPEN_TRADES, {"journal_ids": list(journal_ids)})
 
 
 def chosen_trades(db: TradingDB, journal_ids: Sequence[int]) -> list[Row]:
@@ -173,7 +173,7 @@ def chosen_trades(db: TradingDB, journal_ids: Sequence[int]) -> list[Row]:
 def adjustments_by_trade(db: TradingDB, journal_ids: Sequence[int] = ()) -> Mapping[int, list[Row]]:
     """Return the adjustments of the open trades and of these others, by trade. Raises DatabaseError."""
     found: defaultdict[int, list[Row]] = defaultdict(list)
-    for row in db.execute_query(ADJUSTMENTS, {"journal_ids": list(journal_ids)}):
+    for row in db.execute_prepared(ADJUSTMENTS, {"journal_ids": list(journal_ids)}):
         found[row["trade_journal_id"]].append(row)
     return found
 
@@ -238,7 +238,7 @@ def end_trades(db: TradingDB, ends: Mapping[int, TradeEnd], now: datetime) -> in
     """Close or cancel trades (by journal id) and forget their positions; return how many. Raises DatabaseError."""
     if not ends:
         return 0
-    ended = db.execute_query(END_TRADES, {
+    ended = db.execute_prepared(END_TRADES, {
         "journal_ids": list(ends), "statuses": [str(end.status) for end in ends.values()],
         "reasons": [str(end.reason) for end in ends.values()], "ended_ats": [end.ended_at for end in ends.values()],
         "prices": [_to_millionth(end.price) for end in ends.values()],

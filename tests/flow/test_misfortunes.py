@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from alpaca_client import Broker
-from order_monitor import OrderMonitor
 from tests.flow.exits import exits, forget, live_exits, member, remember, stays_as_it_is
+from tests.flow.odd_broker import each_order, monitor_oddly
 from tests.flow.world import World, swing, trend
 
 NO_POSITION = {"code": 40410000, "message": "position does not exist"}
@@ -143,18 +142,11 @@ def test_an_order_that_makes_no_sense_hides_neither_the_others_nor_its_own_execu
     world.execute()
     first = world.one("order_execution", id=1)["alpaca_order_id"]
 
-    class Odd(Broker):
-        def _read(self, *arguments: Any, **options: Any) -> Any:
-            answer = super()._read(*arguments, **options)
-            for order in answer if isinstance(answer, list) else [answer]:
-                if order and order.get("id") == first and "filled_avg_price" in order:
-                    order["filled_avg_price"] = None
-            return answer
+    def forget_price(order: dict[str, Any]) -> None:
+        if order["id"] == first:
+            order["filled_avg_price"] = None
 
-    worker = OrderMonitor(
-        db=world.programs, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings,
-    )
-    events = {str(event): count for event, count in worker.run().items() if count}
+    events = {str(event): count for event, count in monitor_oddly(world, each_order(forget_price)).items() if count}
     assert events["positions opened"] == 2
     assert events["orders left alone because the broker did not answer"] == 1
     assert live_exits(world) == [45, 45, 45, 45]
@@ -182,16 +174,11 @@ def test_a_late_fill_of_a_cancelled_remainder_is_protected(world: World) -> None
     assert (entry["order_status"], entry["filled_qty"]) == ("cancelled", 20)
     world.market.foreign_fill("NVDA", "buy", "5", "133.50")
 
-    class Late(Broker):
-        def _read(self, *arguments: Any, **options: Any) -> Any:
-            answer = super()._read(*arguments, **options)
-            for order in answer if isinstance(answer, list) else []:
-                if order.get("id") == entry["alpaca_order_id"] and "filled_qty" in order:
-                    order["filled_qty"] = "25"
-            return answer
+    def fill_late(order: dict[str, Any]) -> None:
+        if order["id"] == entry["alpaca_order_id"]:
+            order["filled_qty"] = "25"
 
-    broker = Late(world.settings.alpaca)
-    OrderMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
+    monitor_oddly(world, each_order(fill_late))
     assert live_exits(world) == [25]
 
 
@@ -204,18 +191,15 @@ def test_what_a_second_exit_took_too_much_is_brought_back(world: World, fills_la
     world.market.step()
     behind = {"filled_qty": "0", "status": "held", "filled_avg_price": None, "filled_at": None}
 
-    class Lagging(Broker):
-        def _read(self, client: Any, request: Any, absent: int | None = None, heard: Any = None) -> Any:
-            answer = super()._read(client, request, absent, heard)
-            if not isinstance(answer, list):
-                return answer
-            for order in answer:
-                for leg in order.get("legs") or []:
-                    leg |= behind if leg["id"] == stop else {}
-            return [row for row in answer if not (fills_lag and row.get("order_id") == stop)]
+    def lag(_: str, answer: Any) -> Any:
+        if not isinstance(answer, list):
+            return answer
+        for order in answer:
+            for leg in order.get("legs") or []:
+                leg |= behind if leg["id"] == stop else {}
+        return [row for row in answer if not (fills_lag and row.get("order_id") == stop)]
 
-    broker = Lagging(world.settings.alpaca)
-    OrderMonitor(db=world.programs, broker=broker, clock=world.clock, settings=world.settings).run()
+    monitor_oddly(world, lag)
     for _ in range(3):
         world.monitor()
     assert {alert["level"] for alert in world.db.query("alerts")} == {"critical"}
@@ -233,15 +217,11 @@ def test_one_order_nobody_can_store_keeps_no_other_from_its_stop(world: World, a
     first, second = (row["alpaca_order_id"] for row in world.db.query("order_execution"))
     odd = answer | ({"replaced_by": second} if "replaced_by" in answer else {})
 
-    class Odd(Broker):
-        def _read(self, client: Any, request: Any, absent: int | None = None, heard: Any = None) -> Any:
-            rows = super()._read(client, request, absent, heard)
-            for order in rows if isinstance(rows, list) else [rows]:
-                if order and order.get("id") == first and "filled_qty" in order:
-                    order |= odd | ({"filled_qty": "0", "filled_avg_price": None} if "replaced_by" in odd else {})
-            return rows
+    def spoil(order: dict[str, Any]) -> None:
+        if order["id"] == first:
+            order |= odd | ({"filled_qty": "0", "filled_avg_price": None} if "replaced_by" in odd else {})
 
-    OrderMonitor(db=world.programs, broker=Odd(world.settings.alpaca), clock=world.clock, settings=world.settings).run()
+    monitor_oddly(world, each_order(spoil))
     assert "BBB" in [row["symbol"] for row in world.db.query("position_tracking")]
     assert live_exits(world)[-2:] == [45, 45]
 

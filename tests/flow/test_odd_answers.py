@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from alpaca_client import Broker, Outcome, Reply
+from alpaca_client import Outcome, Reply
 from broker_answers import BrokerError, checked_position, holdings_by_symbol, last_trades, rows_with_ids
 from db_layer import DatabaseError, TradingDB
-from order_monitor import OrderMonitor
+from tests.flow.odd_broker import Edit, monitor_oddly
 from tests.flow.world import World, swing, trend
-
-Edit = Callable[[str, Any], Any]
-
-
-class Odd(Broker):
-    """Changes what the broker answers to a path."""
-
-    def __init__(self, world: World, edit: Edit) -> None:
-        super().__init__(world.settings.alpaca, clock=world.clock)
-        self._edit = edit
-
-    def _read(self, line: Any, request: Any, *arguments: Any, **options: Any) -> Any:
-        return self._edit(request.path, super()._read(line, request, *arguments, **options))
-
-
-def monitor(world: World, edit: Edit) -> None:
-    OrderMonitor(db=world.programs, broker=Odd(world, edit), clock=world.clock, settings=world.settings).run()
 
 
 def in_listing(order_id: str, **odd: Any) -> Edit:
@@ -74,14 +56,14 @@ def alerts(world: World, kind: str) -> list[str]:
 ], ids=str)
 def test_an_odd_order_of_somebody_else_does_not_delay_protection(world: World, odd: dict[str, Any]) -> None:
     filled_entry(world)
-    monitor(world, in_listing(foreign(world), **odd))
+    monitor_oddly(world, in_listing(foreign(world), **odd))
     assert exits(world) == [45]
 
 
 def test_an_order_that_cannot_be_stored_is_an_alert_and_the_next_one_is_stored(world: World) -> None:
     filled_entry(world)
     odd, good = foreign(world), foreign(world)
-    monitor(world, in_listing(odd, qty="-5"))
+    monitor_oddly(world, in_listing(odd, qty="-5"))
     assert alerts(world, "order_not_recorded") == [odd]
     assert world.one("external_order")["alpaca_order_id"] == good
 
@@ -94,7 +76,7 @@ def test_an_order_listed_as_a_leg_and_by_itself_is_stored_once(world: World) -> 
         rows = answer if path == "/v2/orders" else []
         return [row | {"legs": [row]} if row["id"] == order_id else row for row in rows] or answer
 
-    monitor(world, twice)
+    monitor_oddly(world, twice)
     assert world.one("external_order")["alpaca_order_id"] == order_id
     assert not alerts(world, "order_not_recorded")
 
@@ -113,7 +95,7 @@ def test_an_order_that_cannot_have_replaced_ours_is_not_taken_for_its_successor(
     world.execute()
     ours = world.one("order_execution")["alpaca_order_id"]
     order_id = foreign(world)
-    monitor(world, in_listing(order_id, **{"symbol": "NVDA", "side": "buy", "replaces": ours} | odd))
+    monitor_oddly(world, in_listing(order_id, **{"symbol": "NVDA", "side": "buy", "replaces": ours} | odd))
     assert world.one("order_execution")["order_status"] == "pending"
 
 
@@ -129,7 +111,7 @@ def test_a_successor_with_the_client_id_of_another_order_leaves_the_old_one_as_i
         new = {"symbol": "NVDA", "replaces": ours["alpaca_order_id"], "client_order_id": ours["client_order_id"]}
         return [row | new for row in answer if row["id"] == order_id]
 
-    monitor(world, edit)
+    monitor_oddly(world, edit)
     assert world.one("order_execution")["order_status"] == "pending"
     assert alerts(world, "order_not_recorded") == [order_id]
 
@@ -142,7 +124,7 @@ def test_a_successor_that_cannot_be_stored_leaves_the_old_order_as_it_is(world: 
     filled_entry_of_second(world)
     new = world.market.replace(ours, {"limit_price": "131"}, source="app").id
     world.market.step()
-    monitor(world, in_listing(new, **odd))
+    monitor_oddly(world, in_listing(new, **odd))
     assert world.one("order_execution", alpaca_order_id=ours)["order_status"] == "pending"
     assert alerts(world, "order_not_recorded") == [new]
     assert world.one("trade_journal", symbol="NVDA")["status"] == "ORDERED"
@@ -163,7 +145,7 @@ def test_an_order_whose_successor_nobody_knows_ends(world: World) -> None:
             return answer | odd
         return in_listing(ours, **odd)(path, answer)
 
-    monitor(world, edit)
+    monitor_oddly(world, edit)
     assert world.one("order_execution")["order_status"] == "replaced"
 
 
@@ -173,19 +155,19 @@ def activities(**odd: Any) -> Edit:
 
 def test_an_execution_on_the_other_side_is_not_one_of_the_order(world: World) -> None:
     filled_entry(world)
-    monitor(world, activities(side="sell_short"))
+    monitor_oddly(world, activities(side="sell_short"))
     assert world.db.query("order_fill") == []
     assert len(alerts(world, "odd_execution")) == 1
 
 
 def test_executions_never_fill_an_order_beyond_its_quantity(world: World) -> None:
     filled_entry(world)
-    monitor(world, activities(qty="90"))
+    monitor_oddly(world, activities(qty="90"))
     assert world.one("order_execution", order_type="ENTRY")["filled_qty"] == 45
 
 
 def test_an_error_code_is_short_and_printable() -> None:
-    reply = Reply(Outcome.REFUSED, 422, {}, "", None, 1, {"code": "a\0" + "b" * 100})
+    reply = Reply(Outcome.REFUSED, 422, {}, json.dumps({"code": "a\0" + "b" * 100}), None, 1)
     assert reply.error_code is not None
     assert reply.error_code.isprintable()
     assert len(reply.error_code) == 60
@@ -238,7 +220,7 @@ def test_an_entry_whose_quantity_the_broker_changed_is_a_critical_alert(world: W
     world.decide(swing(limit_price=130, time_in_force="gtc"))
     world.execute()
     entry = world.one("order_execution")
-    monitor(world, in_listing(entry["alpaca_order_id"], qty="90", limit_price="129"))
+    monitor_oddly(world, in_listing(entry["alpaca_order_id"], qty="90", limit_price="129"))
     assert alerts(world, "order_changed_by_broker") == [entry["client_order_id"]]
     assert world.one("alerts", kind="order_changed_by_broker")["level"] == "critical"
 
@@ -270,7 +252,7 @@ def test_an_execution_that_cannot_be_stored_is_an_alert_and_the_others_are_store
         return [answer[0] | odd, *answer[1:]]
 
     for _ in range(2):
-        monitor(world, edit)
+        monitor_oddly(world, edit)
     (lost,) = alerts(world, "execution_not_recorded")
     stored = {row["execution_id"] for row in world.db.query("order_fill")}
     assert len(stored) > 1

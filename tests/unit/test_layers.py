@@ -18,7 +18,7 @@ LAYERS = (
     {"broker_answers", "config", "tables", "trade"},
     {"broker_line", "db_layer", "local_broker"},
     {"command_line", "session_locks"},
-    {"analysis_rows", "audit_trail", "exposure", "order_comparison", "trade_records"},
+    {"analysis_rows", "audit_trail", "exposure", "order_comparison", "order_listing", "trade_records"},
     {
         "adjustment_records", "alpaca_client", "fill_records", "kill_switch", "limit_raises", "order_records",
         "risk_checks",
