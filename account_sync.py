@@ -106,12 +106,11 @@ class AccountSync:
             if row["alpaca_order_id"] not in listed and row["alpaca_order_id"] is not None
             and row["order_status"] in WORKING and row["parent_order_id"] is None
         }
-        found.resolve((AlertKind.ORDER_LOST,), [row["client_order_id"] for row in rows if row["id"] not in absent])
+        doubted = found.open_subjects((AlertKind.ORDER_LOST, AlertKind.READ_FAILED, AlertKind.NOT_ATTENDED_TO))
+        seen = [row for row in rows if row["id"] not in absent] if doubted else []
+        found.resolve((AlertKind.ORDER_LOST,), [row["client_order_id"] for row in seen])
         # Of an order of unknown outcome a listing without it says nothing either.
-        found.resolve_failures([
-            row["client_order_id"] for row in rows
-            if row["id"] not in absent and row["order_status"] != OrderStatus.UNKNOWN
-        ])
+        found.resolve_failures([row["client_order_id"] for row in seen if row["order_status"] != OrderStatus.UNKNOWN])
         for row in absent.values():
             self.rows = None
             found.tolerate(row["client_order_id"], partial(self._ask_for, row, found))

@@ -396,12 +396,15 @@ def _with_array_literals(parameters: Parameters) -> Parameters:
 
 
 def _array_literal(values: Sequence[Any]) -> str:
-    return "{" + ",".join("NULL" if value is None else _element(value) for value in values) + "}"
+    return "{" + ",".join(map(_element, values)) + "}"
 
 
 def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        quoted = '"' in value or "\\" in value
+        return '"' + (value.replace("\\", "\\\\").replace('"', '\\"') if quoted else value) + '"'
     return f'"{value.isoformat()}"' if isinstance(value, date) else str(value)
 
 

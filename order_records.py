@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from operator import itemgetter
 
 from audit_trail import AlertKind, AlertLevel, OrderState, raise_alert, record_order_states, resolve_alerts
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
@@ -17,6 +18,11 @@ from order_life import (
     before,
 )
 
+HEARD_IF_SAID = (*TERMS, "client_order_id")
+# What the row of an order's execution repeats.
+STATE_OF_ROW = itemgetter(
+    "order_status", "alpaca_order_id", "client_order_id", "filled_qty", "filled_avg_price", "filled_at",
+)
 # What is over once it is known what became of an order.
 ALERTS_OF_UNKNOWN = AlertKind.ORDER_NOT_SETTLED, AlertKind.ORDER_MISMATCH
 
@@ -294,8 +300,10 @@ def apply_changes(db: TradingDB, changes: Sequence[Change], now: datetime) -> di
         "filled_avg_prices": [row["filled_avg_price"] for row in changed],
         "filled_ats": [row["filled_at"] for row in changed], "now": now,
     })}
-    states = [(_state(row), _state(change.row)) for change, row in zip(changes, changed, strict=True)]
-    record_order_states(db, [new for new, old in states if new.order_id in taken and new != old], now)
+    record_order_states(db, [
+        _state(row) for change, row in zip(changes, changed, strict=True)
+        if row["id"] in taken and STATE_OF_ROW(row) != STATE_OF_ROW(change.row)
+    ], now)
     _end_alerts(db, [change for change in changes if change.row["id"] in taken], now)
     return {row["id"]: row for row in changed if row["id"] in taken}
 
@@ -328,8 +336,9 @@ def _end_alerts(db: TradingDB, changes: Sequence[Change], now: datetime) -> None
 
 def _changed_row(change: Change, now: datetime) -> Row:
     """Return the row of a change with what the broker says; what it does not say stays."""
-    heard = {name: change.order.get(name) for name in (*TERMS, "client_order_id")}
-    return change.row | {name: value for name, value in heard.items() if value is not None} | {
+    heard = ((name, change.order.get(name)) for name in HEARD_IF_SAID)
+    return {
+        **change.row, **{name: value for name, value in heard if value is not None},
         "order_status": str(change.status), "broker_status": change.order["status"],
         "alpaca_order_id": change.order["id"], "filled_qty": change.order["filled_qty"],
         "filled_avg_price": change.order["filled_avg_price"], "filled_at": change.order["filled_at"],

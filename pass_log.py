@@ -74,7 +74,7 @@ class PassLog:
 
     def resolve(self, kinds: Sequence[AlertKind], subjects: Sequence[str]) -> None:
         """End those of these alerts that were open when the pass began. Raises DatabaseError."""
-        if any(kind in kinds and subject in subjects for kind, subject in self._open):
+        if self._open and any(kind in kinds and subject in subjects for kind, subject in self._open):
             resolve_alerts(self._db, kinds, subjects, self._clock.now())
 
     def resolve_others(self, kinds: Sequence[AlertKind], subjects: Collection[str]) -> None:

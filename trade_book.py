@@ -64,15 +64,15 @@ def load_open_trades(db: TradingDB, found: PassLog, rows: Sequence[Row] | None =
     somebody wrote by hand, is left out with an alert.
     """
     rows = _listed_orders(db) if rows is None else rows
+    over = {row["trade_journal_id"] for row in rows if row["journal_status"] in OVER}
+    stirring = {
+        row["trade_journal_id"] for row in rows
+        if row["order_status"] in ENDED or row["filled_qty"] or row["trade_style"] == TradeStyle.DAYTRADE
+    }
     orders: defaultdict[int, list[Row]] = defaultdict(list)
-    over, stirring = set(), set()
     for row in rows:
-        trade_id = row["trade_journal_id"]
-        orders[trade_id].append(row)
-        if row["journal_status"] in OVER:
-            over.add(trade_id)
-        if row["order_status"] in ENDED or row["filled_qty"] or row["trade_style"] == TradeStyle.DAYTRADE:
-            stirring.add(trade_id)
+        if row["trade_journal_id"] in stirring or row["journal_status"] == JournalStatus.POSITION:
+            orders[row["trade_journal_id"]].append(row)
     adjustments = adjustments_by_trade(db)
     trades = []
     for journal in open_trades(db, stirring):
