@@ -445,7 +445,7 @@ def new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
         order_type=trade.order_type if trade else None, limit_price=trade.limit_price if trade else None,
         analysis_decision_id=row.known_as,
         analysis_row_key=row.row_key[:LONGEST_ID], target_order_id=target.entry["id"] if target else None,
-        source_bytes=row.text, source_bytes_sha256=row.text_sha256,
+        source_bytes=row.text, source_bytes_sha256=row.text_sha256, decided_at=row.decided_at,
         rationale={
             "trigger_event": {
                 "type": "analysis_decision", "decided_at": row.decided_at.isoformat() if row.decided_at else None,
