@@ -21,6 +21,7 @@ from alpaca.common.rest import RESTClient
 from broker_answers import (
     Asset,
     BrokerError,
+    DailyBar,
     Holding,
     Json,
     JsonObject,
@@ -34,6 +35,7 @@ from broker_answers import (
     checked_order,
     checked_position,
     checked_split,
+    daily_bars,
     has_id,
     holdings_by_symbol,
     last_trades,
@@ -51,12 +53,14 @@ if TYPE_CHECKING:
     from alpaca.trading.client import TradingClient
 
 __all__ = [
-    "Asset", "Broker", "BrokerError", "Exchange", "Holding", "JsonObject", "LastTrade", "Listing", "MarketHours",
-    "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "number", "same_order",
+    "Asset", "Broker", "BrokerError", "DailyBar", "Exchange", "Holding", "JsonObject", "LastTrade", "Listing",
+    "MarketHours", "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "number",
+    "same_order",
 ]
 
 PAGE_SIZE = 500
 ACTIVITIES_PAGE_SIZE = 100
+BARS_PAGE_SIZE = 10_000
 MAX_PAGES = 400
 NOT_FOUND = "40410000"  # a 404 without this code comes from a gateway, which knows nothing of orders
 
@@ -321,6 +325,28 @@ class Broker:
         params = {"symbols": ",".join(wanted), "feed": self._settings.data_feed}
         answer = self._read(self._data, Request("GET", "/v2/stocks/trades/latest", params))
         return last_trades(answer, wanted)
+
+    def daily_bars(self, symbols: Iterable[str], first: date) -> dict[str, list[DailyBar]]:
+        """Return the daily bars of each symbol from that day on, oldest first, prices of before a split divided.
+
+        Today's bar is as it stands now. Raises BrokerError.
+        """
+        wanted = sorted(set(symbols))
+        found: dict[str, list[DailyBar]] = {symbol: [] for symbol in wanted}
+        if not wanted:
+            return found
+        params = {
+            "symbols": ",".join(wanted), "timeframe": "1Day", "start": first.isoformat(), "adjustment": "split",
+            "feed": self._settings.data_feed, "limit": str(BARS_PAGE_SIZE),
+        }
+        for _ in range(MAX_PAGES):
+            bars, token = daily_bars(self._read(self._data, Request("GET", "/v2/stocks/bars", params)), wanted)
+            for symbol, rows in bars.items():
+                found[symbol] += rows
+            if token is None:
+                return found
+            params["page_token"] = token
+        raise BrokerError("the daily bars did not come to an end; nothing was concluded from them")
 
     def _activity_pages(self, path: str, wanted: Mapping[str, str], after: datetime) -> Iterator[list[JsonObject]]:
         wanted = {**wanted, "after": after.isoformat(), "page_size": str(ACTIVITIES_PAGE_SIZE)}
