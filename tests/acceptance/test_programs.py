@@ -51,6 +51,22 @@ def test_one_trades_life_by_hand_with_nothing_configured(bare: Path) -> None:
     assert _processes_of(bare) == []
 
 
+def test_a_strategy_by_hand_with_nothing_configured(bare: Path) -> None:
+    strategy = ("-m", "strategies", "congressional", "--test-mode")
+    steps = [
+        (("-m", "data_fetch", "congress_daily", "--test-mode"), "congress_daily: "),
+        (("scripts/rehearse.py", "history", "NVDA", "134"), "NVDA traded between 127.3 and 135.34"),
+        ((*strategy, "--plan-only"), "would be bought"),
+        (strategy, "placed: 1"),
+    ]
+    for command, expected in steps:
+        result = run(bare, *command)
+        assert result.returncode == 0, (command, result.stderr)
+        assert expected in result.stdout, (command, result.stdout)
+        assert "Traceback" not in result.stderr
+    assert _processes_of(bare) == []
+
+
 def test_the_programs_work_on_any_database_and_any_broker(configured: dict[str, str], db: Any, paper: Server) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
     db.execute_update(ADD_ROW, {

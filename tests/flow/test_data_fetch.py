@@ -287,4 +287,5 @@ def test_the_bundled_samples_need_nothing(desk: Desk) -> None:
     desk.clock.set(datetime(2025, 6, 3, 11, 0, tzinfo=UTC))
     for task in ("congress_daily", "insider_daily", "maintenance_daily"):
         assert desk.run(task)["records_created"] > 0
+    assert max(trade["disclosure_date"] for trade in desk.trades()) == date(2025, 6, 3)
     assert desk.sources.asked == []
