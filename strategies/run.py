@@ -47,7 +47,8 @@ class StrategyRun:
         """
         with hold_account(self._parts.db):
             plan = self._plan()
-            ids = write_plan(self._parts.db, plan, self._parts.clock.now())
+            with self._parts.db.transaction():
+                ids = write_plan(self._parts.db, plan, self._parts.clock.now())
             log.info("decisions written", extra={"strategy": self._strategy.name, "decisions": len(ids)})
             return plan, self._executor.run()
 

@@ -1,4 +1,4 @@
-"""Writes what a strategy planned: all decisions of a run in one transaction, before anything is done about them."""
+"""Writes what a strategy planned: all decisions of a run at once, before anything is done about them."""
 
 import hashlib
 import json
@@ -29,15 +29,14 @@ WHERE blocked_assets.expires_at < EXCLUDED.expires_at
 
 
 def write_plan(db: TradingDB, plan: Plan, now: datetime) -> list[int]:
-    """Commit the decisions of a plan, all or none, and the blocks of symbols; return the decisions' ids.
+    """Write the decisions of a plan and the blocks of symbols, in the open transaction; return the decisions' ids.
 
     The database refuses a disclosure that the strategy has decided on before. Raises DatabaseError.
     """
-    with db.transaction():
-        for skipped in plan.skipped:
-            if skipped.blocks:
-                _block(db, skipped, now)
-        return [_write(db, plan, planned, now) for planned in plan.planned]
+    for skipped in plan.skipped:
+        if skipped.blocks:
+            _block(db, skipped, now)
+    return [_write(db, plan, planned, now) for planned in plan.planned]
 
 
 def _write(db: TradingDB, plan: Plan, planned: Planned, now: datetime) -> int:
