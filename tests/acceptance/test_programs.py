@@ -238,8 +238,13 @@ def test_logs_are_json_on_request_and_hold_no_key(configured: dict[str, str], db
 def test_the_demo_runs_to_its_end(bare: Path) -> None:
     result = run(bare, "scripts/demo.py")
     assert result.returncode == 0, result.stderr
-    for expected in ("TARGET_HIT", "STOPPED_OUT", "TREND", "must be at least 0.01 below", "What is recorded about"):
+    for expected in (
+        "TARGET_HIT", "STOPPED_OUT", "TREND", "must be at least 0.01 below", "What is recorded about",
+        "congressional 1.0.0, as of 2025-06-02 13:45 UTC", "From a filing to a closed trade",
+    ):
         assert expected in result.stdout
+    filings = [line.split()[0] for line in result.stdout.splitlines() if "NVDA-20250602-" in line]
+    assert filings == ["Ada", "Ben", "Cleo"] * 2
     assert _processes_of(bare) == []
 
 
