@@ -13,10 +13,10 @@ from db_layer import Row, TradingDB
 from strategies.signals import Disclosure, Snapshot, Strategy
 
 LOAD_DISCLOSURES = """
-SELECT trade.id, trade.symbol, trade.side, COALESCE(trade.person_id, trade.person_name) AS person, trade.person_name,
-       COALESCE(trade.amount_low, trade.shares * trade.price, 0) AS dollars, trade.transaction_date,
-       trade.disclosure_date, trade.available_at, COALESCE(trade.is_officer, false) AS is_officer,
-       COALESCE(trade.is_director, false) AS is_director, run.id AS run_id
+SELECT trade.id, trade.symbol, trade.side, COALESCE(trade.person_id, lower(trade.person_name)) AS person,
+       trade.person_name, COALESCE(trade.amount_low, trade.shares * trade.price, 0) AS dollars,
+       trade.transaction_date, trade.disclosure_date, trade.available_at, run.id AS run_id,
+       COALESCE(trade.is_officer, false) AS is_officer, COALESCE(trade.is_director, false) AS is_director
 FROM quiver_trades trade
 LEFT JOIN audit.data_ingestion_runs run ON run.id = trade.data_ingestion_run_id
       AND run.status = 'completed' AND run.completed_at <= %(now)s

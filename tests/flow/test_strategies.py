@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from db_layer import DatabaseError
 from strategies import run as strategy_run
+from strategies.written import write_plan
 from tests.flow.disclosing import agree, decisions, disclose, give_a_past, ingest, priced, run, strategy, text_of
 from tests.flow.stopping import switch
 from tests.flow.world import START, Killed, LineGoesDown, World
@@ -19,6 +22,7 @@ NO_POWER = {"code": 40310000, "message": "insufficient buying power"}
 def test_members_who_agree_become_a_decision_and_an_order_with_a_stop_from_the_recent_range(world: World) -> None:
     at = START - timedelta(hours=2)
     run_id = ingest(world.db, at)
+    ingest(world.db, at + timedelta(minutes=5), "insider_daily")
     ids = agree(world.db, at, data_ingestion_run_id=run_id)
     priced(world)
     plan, results = run(world)
@@ -39,7 +43,7 @@ def test_members_who_agree_become_a_decision_and_an_order_with_a_stop_from_the_r
     assert {row["trade_decision_id"] for row in noted} == {decision["id"]}
     why = decision["decision_rationale"]
     assert why["trigger_event"]["quiver_trade_id"] == ids[0]
-    assert [known["task_name"] for known in why["data_lineage"]["ingestion_runs"]] == ["congress_daily"]
+    assert [known["task_name"] for known in why["data_lineage"]["ingestion_runs"]] == ["insider_daily", "congress_daily"]
 
 
 def test_a_second_run_on_the_same_data_decides_and_orders_nothing(world: World) -> None:
@@ -102,12 +106,13 @@ def test_what_waits_too_long_is_refused_by_its_age(world: World) -> None:
     assert "hours old; DECISION_MAX_AGE_HOURS=96" in decision["status_reason"]
 
 
-def test_an_order_that_never_left_is_sent_by_the_next_run_under_the_same_id(world: World) -> None:
+@pytest.mark.parametrize("following", [lambda world: run(world)[1], World.execute], ids=["its own", "the executor's"])
+def test_an_order_that_never_left_is_sent_by_the_next_pass_under_the_same_id(world: World, following: Any) -> None:
     agree(world.db, START)
     priced(world)
     assert run(world, door=LineGoesDown)[1] == {"not sent": 1}
     name = world.one("order_execution")["client_order_id"]
-    assert run(world)[1] == {"placed": 1}
+    assert following(world) == {"placed": 1}
     assert [order["client_order_id"] for order in world.posted()] == [name]
 
 
@@ -220,6 +225,16 @@ def test_a_later_disclosure_counts_alone(world: World) -> None:
     assert world.one("trade_journal")["exit_reason"] == "TARGET_HIT"
     disclose(world.db, world.clock.now(), person_id="E000999", amount_low=1001)
     assert run(world)[0].planned == ()
+
+
+def test_the_database_refuses_to_decide_on_a_disclosure_twice(world: World) -> None:
+    agree(world.db, START)
+    priced(world)
+    plan, _ = strategy(world).preview()
+    for expected in (nullcontext(), pytest.raises(DatabaseError, match="trade_decision_disclosures")):
+        with expected, world.programs.transaction():
+            write_plan(world.programs, plan, START)
+    assert len(decisions(world)) == 1
 
 
 def test_insiders_are_another_strategy_on_the_same_machinery(world: World) -> None:

@@ -78,11 +78,11 @@ def test_some_disclosures_are_no_signal(case: str) -> None:
 def test_signals_come_strongest_first_with_the_purchase_that_triggered_them() -> None:
     later = NOW + timedelta(minutes=1)
     found = signals(
-        bought("A", symbol="WEAK"), bought("B", symbol="WEAK", days_ago=60),
+        bought("A", symbol="ABLE"), bought("B", symbol="ABLE", days_ago=60),
         bought("A", id=2), bought("B", id=3, available_at=later), bought("C", 100_001, id=4, available_at=later),
         bought("D", id=5, side="sell", available_at=later + timedelta(1)),
     )
-    assert [signal.symbol for signal in found] == ["NVDA", "WEAK"]
+    assert [signal.symbol for signal in found] == ["NVDA", "ABLE"]
     assert (found[0].primary.id, found[0].confidence) == (4, Decimal("0.7500"))
     assert [purchase.id for purchase in found[0].purchases] == [2, 3, 4]
     assert found[0].people == ["Member A", "Member B", "Member C"]
