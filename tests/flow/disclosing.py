@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from alpaca_client import Broker
+from alpaca_client import Asset, Broker, DailyBar
 from clock import MARKET_ZONE
+from config import load_settings
 from db_layer import TradingDB
+from exposure import Book
 from paper_broker import PaperBroker
 from strategies import STRATEGIES
-from strategies.plan import Plan
+from strategies.plan import Market, Plan
 from strategies.run import StrategyRun
-from tests.flow.world import World
+from strategies.sizing import Room
+from tests.flow.world import START, World
 
 
 def ingest(db: TradingDB, completed_at: datetime, task: str = "congress_daily", status: str = "completed") -> int:
@@ -50,6 +55,18 @@ def agree(db: TradingDB, at: datetime, symbol: str = "NVDA", members: int = 3, *
         })
         for number in range(members)
     ]
+
+
+def still_market(symbols: Iterable[str], **changes: Any) -> Market:
+    """A market in which every symbol trades at 100 dollars, and an account that can pay for much."""
+    names = list(symbols)
+    bars = [DailyBar(START.date() - timedelta(days=back), Decimal(101), Decimal(95)) for back in range(20, 0, -1)]
+    market = Market(
+        Decimal(1_000_000), Room(Decimal(1_000_000), 20), Book((), (), {}), load_settings(True, {}).limits,
+        dict.fromkeys(names, Asset("active", "us_equity", True, True, True)), dict.fromkeys(names, Decimal(100)),
+        dict.fromkeys(names, bars),
+    )
+    return replace(market, **changes)
 
 
 def give_a_past(market: PaperBroker, symbol: str, low: str, high: str, before: date, sessions: int = 20) -> None:

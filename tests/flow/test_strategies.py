@@ -43,7 +43,8 @@ def test_members_who_agree_become_a_decision_and_an_order_with_a_stop_from_the_r
     assert {row["trade_decision_id"] for row in noted} == {decision["id"]}
     why = decision["decision_rationale"]
     assert why["trigger_event"]["quiver_trade_id"] == ids[0]
-    assert [known["task_name"] for known in why["data_lineage"]["ingestion_runs"]] == ["insider_daily", "congress_daily"]
+    known = [found["task_name"] for found in why["data_lineage"]["ingestion_runs"]]
+    assert known == ["insider_daily", "congress_daily"]
 
 
 def test_a_second_run_on_the_same_data_decides_and_orders_nothing(world: World) -> None:

@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alpaca_client import Asset, DailyBar
 from audit_trail import NewDecision, create_decision
-from config import load_settings
 from db_layer import TradingDB
-from exposure import Book
 from strategies import STRATEGIES
-from strategies.plan import Market, judge
-from strategies.sizing import Room
+from strategies.plan import judge
 from strategies.snapshot import load_snapshot
 from strategies.written import write_plan
 from tests.conftest import Clones
-from tests.flow.disclosing import disclose, ingest
+from tests.flow.disclosing import disclose, ingest, still_market
 from tests.flow.world import START
 
 SYMBOLS = ("NVDA", "AMD", "JPM")
@@ -75,15 +70,6 @@ def books(clones: Clones) -> Iterator[TradingDB]:
     clones.drop(database)
 
 
-def market() -> Market:
-    asset = Asset("active", "us_equity", True, True, True)
-    bars = [DailyBar(START.date() - back * DAY, Decimal(101), Decimal(95)) for back in range(20, 0, -1)]
-    return Market(
-        Decimal(1_000_000), Room(Decimal(1_000_000), 10), Book((), (), {}), load_settings(True, {}).limits,
-        dict.fromkeys(SYMBOLS, asset), dict.fromkeys(SYMBOLS, Decimal(100)), dict.fromkeys(SYMBOLS, bars),
-    )
-
-
 def fill(db: TradingDB, runs: list[Any], trades: list[Any]) -> None:
     ids = [ingest(db, at, f"task {number}", status) for number, (at, status) in enumerate(runs)]
     for number, trade in enumerate(trades):
@@ -97,7 +83,7 @@ def fill(db: TradingDB, runs: list[Any], trades: list[Any]) -> None:
 def decide(db: TradingDB, now: datetime) -> list[int]:
     strategy = STRATEGIES["congressional"]
     snapshot = load_snapshot(db, strategy, now)
-    return write_plan(db, judge(strategy, now, strategy.signals(snapshot), market()), now)
+    return write_plan(db, judge(strategy, now, strategy.signals(snapshot), still_market(SYMBOLS)), now)
 
 
 @settings(max_examples=120)

@@ -15,7 +15,9 @@ from decision import NewTrade
 from decision.values import decimals
 from strategies import STRATEGIES, CongressionalTradingStrategy, Disclosure, InsiderTradingStrategy, Signal, Snapshot
 from strategies.industries import oversees, words_by_symbol
+from strategies.plan import judge
 from strategies.sizing import Levels, Room, levels_of, size
+from tests.flow.disclosing import still_market
 
 TODAY = date(2025, 1, 15)
 NOW = datetime(2025, 1, 15, 15, 0, tzinfo=UTC)
@@ -113,6 +115,36 @@ def test_the_strategies_are_found_by_their_names() -> None:
 def test_a_committee_fits_an_industry_by_a_word_at_its_beginning(committee: str, symbol: str, fits: bool) -> None:
     assert oversees([committee], symbol) is fits
     assert len(words_by_symbol()) > 200
+
+
+def planned(count: int = 12, **market: Any) -> tuple[list[tuple[str, int]], dict[str, str]]:
+    """What is planned of that many equal signals of half the strength, and what is left alone and why."""
+    symbols = [f"S{number:02}" for number in range(count)]
+    found = [Signal(symbol, Decimal("0.5"), Decimal(1), {}, (bought(symbol=symbol),)) for symbol in symbols]
+    plan = judge(CongressionalTradingStrategy(), NOW, found, still_market(symbols, **market))
+    return (
+        [(each.signal.symbol, int(each.trade.qty)) for each in plan.planned],
+        {each.signal.symbol: each.reason for each in plan.skipped},
+    )
+
+
+def test_ten_decisions_are_enough_for_a_run() -> None:
+    bought, left = planned(12)
+    assert [symbol for symbol, _ in bought] == [f"S{number:02}" for number in range(10)]
+    assert left == dict.fromkeys(["S10", "S11"], "10 stronger ones are enough for a run")
+
+
+def test_what_a_stronger_signal_takes_is_gone_for_the_next() -> None:
+    bought, left = planned(4, room=Room(Decimal(30_000), 20))
+    assert bought == [("S00", 199), ("S01", 99)]  # 20,000 dollars of MAX_ORDER_NOTIONAL, then what is left of 30,000
+    assert set(left) == {"S02", "S03"}
+    bought, left = planned(3, room=Room(Decimal(1_000_000), 2))
+    assert len(bought) == 2
+    assert left == {"S02": "MAX_OPEN_POSITIONS=20 is reached"}
+
+
+def test_a_symbol_with_a_decision_that_waits_is_left_alone() -> None:
+    assert planned(1, waiting={"S00"}) == ([], {"S00": "an earlier decision about it still waits"})
 
 
 def past(low: str, high: str = "140", sessions: int = 20) -> list[DailyBar]:
