@@ -5,7 +5,6 @@ import json
 import re
 import sys
 from contextlib import closing
-from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from uuid import uuid4
@@ -17,14 +16,13 @@ import requirements_check  # noqa: F401 isort: skip
 import requests
 
 import local_broker
-from clock import MARKET_ZONE, SystemClock
+from clock import SystemClock
 from command_line import EXIT_DONE, EXIT_FAILED, run_program, show
 from config import ConfigError, Settings
 from order_life import decimal_text
 from parts import PROGRAM_ERRORS, build_parts
 
 HIGHEST = 1_000_000_000
-PAST_DAYS, PAST_LOW, PAST_HIGH = 20, Decimal("0.95"), Decimal("1.01")
 ADD_DECISION = """
 INSERT INTO analysis_decision ("Analysis_Id", "Date_time", "Ticker", "Decision", "Approve", executed)
 VALUES (%(id)s, %(now)s::timestamptz AT TIME ZONE %(zone)s, %(symbol)s, %(decision)s, true, false)
@@ -45,10 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     price = commands.add_parser("price", help="set the price of a symbol at the local paper broker")
     price.add_argument("symbol", type=_symbol)
     price.add_argument("price", type=_number)
-    history = commands.add_parser("history", help="give a symbol a price and invented sessions before today")
-    history.add_argument("symbol", type=_symbol)
-    history.add_argument("price", type=_number)
-    work = {"decide": _decide, "price": _price, "history": _history}
+    work = {"decide": _decide, "price": _price}
     return run_program(
         parser, argv, lambda options, settings: work[options.command](options, settings), PROGRAM_ERRORS,
     )
@@ -83,36 +78,18 @@ def _how_to_move_the_market(options: argparse.Namespace, settings: Settings) -> 
 
 
 def _price(options: argparse.Namespace, settings: Settings) -> int:
-    if not _tell_broker(settings, "prices", {options.symbol: decimal_text(options.price)}):
-        return EXIT_FAILED
-    show(f"{options.symbol} trades at {options.price:f} now.")
-    return EXIT_DONE
-
-
-def _history(options: argparse.Namespace, settings: Settings) -> int:
-    today = SystemClock().now().astimezone(MARKET_ZONE).date()
-    low, high = (decimal_text(round(options.price * factor, 2)) for factor in (PAST_LOW, PAST_HIGH))
-    bars = [
-        {"timestamp": (today - timedelta(days=back)).isoformat(), "symbol": options.symbol, "volume": 1000,
-         "open": low, "low": low, "high": high, "close": high}
-        for back in range(PAST_DAYS, 0, -1)
-    ]
-    if not _tell_broker(settings, "bars", bars):
-        return EXIT_FAILED
-    show(f"{options.symbol} traded between {low} and {high} on each of the last {PAST_DAYS} days.")
-    return _price(options, settings)
-
-
-def _tell_broker(settings: Settings, what: str, content: object) -> bool:
     if not settings.alpaca.local_broker:
         raise ConfigError("ALPACA_BASE_URL names another broker; only the local paper broker's prices can be set")
     url = local_broker.use(settings.alpaca).base_url
     with requests.Session() as session:
         session.trust_env = False
-        answer = session.post(f"{url}/control/{what}", json=content, timeout=settings.alpaca.timeout_seconds)
+        prices = {options.symbol: decimal_text(options.price)}
+        answer = session.post(f"{url}/control/prices", json=prices, timeout=settings.alpaca.timeout_seconds)
     if answer.status_code != 200:
         print(f"rehearse.py: the paper broker refused: {answer.text.strip()}", file=sys.stderr)
-    return answer.status_code == 200
+        return EXIT_FAILED
+    show(f"{options.symbol} trades at {options.price:f} now.")
+    return EXIT_DONE
 
 
 def _number(text: str) -> Decimal:

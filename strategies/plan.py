@@ -14,7 +14,7 @@ from order_life import decimal_text
 from risk_checks import POWER_BUFFER, SHARES
 from risk_gate import read_account
 from strategies.signals import Signal, Snapshot, Strategy
-from strategies.sizing import FEWEST_SESSIONS, SESSIONS, Levels, Room, levels_of, size
+from strategies.sizing import LOWEST_PRICE, SESSIONS, Levels, Room, levels_of, size
 
 MOST_DECISIONS = 10  # a run
 BARS_OVER_DAYS = 2 * SESSIONS  # with weekends and holidays
@@ -100,15 +100,14 @@ def _judge(strategy: Strategy, signal: Signal, market: Market, room: Room, full:
         return Skipped(signal, reason)
     if (reason := _untradable(symbol, market.assets.get(symbol))) is not None:
         return Skipped(signal, reason, blocks=True)
-    price, bars = market.prices.get(symbol), market.bars.get(symbol, ())
+    price = market.prices.get(symbol)
     if price is None:
         return Skipped(signal, "the broker has no price for it")
-    if len(bars) < FEWEST_SESSIONS:
-        words = f"the broker has {len(bars)} daily bars of it, and a stop needs the range of {FEWEST_SESSIONS}"
-        return Skipped(signal, words)
+    if price < LOWEST_PRICE:
+        return Skipped(signal, f"it trades at {decimal_text(price)}, below {LOWEST_PRICE} dollar")
     if full:
         return Skipped(signal, f"{MOST_DECISIONS} stronger ones are enough for a run")
-    levels = levels_of(price, bars)
+    levels = levels_of(price, market.bars.get(symbol, ()))
     trade = size(signal.strength, levels, market.equity, market.limits, room, strategy.name)
     return Skipped(signal, trade) if isinstance(trade, str) else Planned(signal, trade, levels, price, market.equity)
 

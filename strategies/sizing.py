@@ -13,13 +13,15 @@ from decision import NewTrade, OrderType, Side, TimeInForce, TradeStyle
 from order_life import decimal_text
 
 SESSIONS = 20  # whose range is looked at
-FEWEST_SESSIONS = 10
+FEWEST_SESSIONS = 5  # that make a range
+LOWEST_PRICE = Decimal(1)  # below it a cent is too much of the price
 LIMIT_OVER_LAST = Decimal("1.005")  # what the price may move before the order is there
 NEAREST_STOP, FARTHEST_STOP = Decimal("0.97"), Decimal("0.85")  # of the limit
+STOP_WITHOUT_RANGE = Decimal("0.92")
 REWARD = 2  # the target is that many times as far away as the stop
 RISK_OF_EQUITY = Decimal("0.01")  # what the stop may cost a signal of strength 1
 MOST_OF_EQUITY = Decimal("0.10")  # in one symbol
-CENT, SMALL_TICK = Decimal("0.01"), Decimal("0.0001")
+CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,23 @@ class Room:
 
 @dataclass(frozen=True)
 class Levels:
-    """Limit, stop and target of a purchase, in dollars, and the range of the sessions looked at."""
+    """Limit, stop and target of a purchase, in dollars, and the range of the sessions looked at, None without one."""
 
     limit: Decimal
     stop: Decimal
     target: Decimal
-    low: Decimal
-    high: Decimal
+    low: Decimal | None
+    high: Decimal | None
 
 
 def levels_of(last: Decimal, bars: Sequence[DailyBar]) -> Levels:
     """Return the levels of a purchase at this price; the stop is the range's low unless that is too near or too far."""
-    recent = bars[-SESSIONS:]
-    low, high = min(bar.low for bar in recent), max(bar.high for bar in recent)
-    limit = in_ticks(last * LIMIT_OVER_LAST)
-    stop = in_ticks(min(max(low, limit * FARTHEST_STOP), limit * NEAREST_STOP))
-    return Levels(limit, stop, in_ticks(limit + REWARD * (limit - stop)), low, high)
+    recent = bars[-SESSIONS:] if len(bars) >= FEWEST_SESSIONS else ()
+    low, high = min((bar.low for bar in recent), default=None), max((bar.high for bar in recent), default=None)
+    limit = in_cents(last * LIMIT_OVER_LAST)
+    wanted = limit * STOP_WITHOUT_RANGE if low is None else low
+    stop = in_cents(min(max(wanted, limit * FARTHEST_STOP), limit * NEAREST_STOP))
+    return Levels(limit, stop, limit + REWARD * (limit - stop), low, high)
 
 
 def size(
@@ -79,6 +82,6 @@ def size(
     )
 
 
-def in_ticks(price: Decimal) -> Decimal:
-    """Return a price in steps that the exchange takes, rounded down."""
-    return price.quantize(CENT if price >= 1 else SMALL_TICK, ROUND_DOWN)
+def in_cents(price: Decimal) -> Decimal:
+    """Return a price in whole cents, rounded down."""
+    return price.quantize(CENT, ROUND_DOWN)

@@ -55,7 +55,7 @@ def test_a_strategy_by_hand_with_nothing_configured(bare: Path) -> None:
     strategy = ("-m", "strategies", "congressional", "--test-mode")
     steps = [
         (("-m", "data_fetch", "congress_daily", "--test-mode"), "congress_daily: "),
-        (("scripts/rehearse.py", "history", "NVDA", "134"), "NVDA traded between 127.3 and 135.34"),
+        (("scripts/rehearse.py", "price", "NVDA", "134"), "NVDA trades at 134 now."),
         ((*strategy, "--plan-only"), "would be bought"),
         (strategy, "placed: 1"),
     ]

@@ -12,7 +12,7 @@ import pytest
 from db_layer import DatabaseError
 from strategies import run as strategy_run
 from strategies.written import write_plan
-from tests.flow.disclosing import agree, decisions, disclose, give_a_past, ingest, priced, run, strategy, text_of
+from tests.flow.disclosing import agree, decisions, disclose, ingest, priced, run, strategy, text_of
 from tests.flow.stopping import switch
 from tests.flow.world import START, Killed, LineGoesDown, World
 
@@ -192,17 +192,18 @@ def test_a_symbol_the_broker_does_not_trade_is_blocked_for_a_week_and_not_asked_
     assert run(world)[1] == {"placed": 1}
 
 
-def test_a_symbol_without_a_past_or_a_price_is_left_alone(world: World) -> None:
-    agree(world.db, START, "YOUNG")
-    world.price("YOUNG", "20")
-    give_a_past(world.market, "YOUNG", "18", "21", START.date(), sessions=3)
-    agree(world.db, START, "MUTE")
-    world.market.define_asset("MUTE")
-    plan, _ = run(world)
+def test_a_symbol_without_a_price_or_worth_cents_is_left_alone_and_one_without_a_past_is_not(world: World) -> None:
+    for symbol, price in (("YOUNG", "20"), ("PENNY", "0.99"), ("MUTE", None)):
+        agree(world.db, START, symbol)
+        world.market.define_asset(symbol)
+        if price:
+            world.price(symbol, price)
+    plan, results = run(world)
     assert {found.signal.symbol: found.reason for found in plan.skipped} == {
-        "MUTE": "the broker has no price for it",
-        "YOUNG": "the broker has 3 daily bars of it, and a stop needs the range of 10",
+        "MUTE": "the broker has no price for it", "PENNY": "it trades at 0.99, below 1 dollar",
     }
+    (planned,) = plan.planned
+    assert (planned.trade.stop_price, results) == (Decimal("18.49"), {"placed": 1})
 
 
 def test_without_the_brokers_answer_nothing_is_decided(world: World) -> None:

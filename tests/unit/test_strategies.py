@@ -159,19 +159,25 @@ def past(low: str, high: str = "140", sessions: int = 20) -> list[DailyBar]:
         ("135", "128", "135.67 128 151.01"),
         ("135", "134", "135.67 131.59 143.83"),  # at least 3 % away
         ("135", "60", "135.67 115.31 176.39"),  # at most 15 %
-        ("0.5", "0.45", "0.5025 0.45 0.6075"),
         ("1", "0.5", "1 0.85 1.3"),
+        ("1", "0.99", "1 0.97 1.06"),
     ],
 )
 def test_the_stop_is_the_low_of_the_recent_range_within_bounds(last: str, low: str, levels: str) -> None:
     found = levels_of(Decimal(last), past(low))
     assert [found.limit, found.stop, found.target] == [Decimal(level) for level in levels.split()]
-    for price in (found.limit, found.stop, found.target):
-        assert decimals(price) <= (2 if price >= 1 else 4)
+    assert max(map(decimals, (found.limit, found.stop, found.target))) <= 2
 
 
 def test_only_the_last_twenty_sessions_count() -> None:
     assert levels_of(Decimal(135), past("1", sessions=30)[:10] + past("128")).low == Decimal(128)
+
+
+def test_without_a_range_the_stop_is_eight_per_cent_away() -> None:
+    assert levels_of(Decimal(100), past("99", sessions=4)) == Levels(
+        Decimal("100.50"), Decimal("92.46"), Decimal("116.58"), None, None,
+    )
+    assert levels_of(Decimal(100), past("95", sessions=5)).stop == Decimal(95)
 
 
 SIZES = {
