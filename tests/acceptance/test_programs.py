@@ -52,12 +52,10 @@ def test_one_trades_life_by_hand_with_nothing_configured(bare: Path) -> None:
 
 
 def test_a_strategy_by_hand_with_nothing_configured(bare: Path) -> None:
-    strategy = ("-m", "strategies", "congressional", "--test-mode")
     steps = [
         (("-m", "data_fetch", "congress_daily", "--test-mode"), "congress_daily: "),
         (("scripts/rehearse.py", "price", "NVDA", "134"), "NVDA trades at 134 now."),
-        ((*strategy, "--plan-only"), "would be bought"),
-        (strategy, "placed: 1"),
+        (("-m", "strategies", "congressional", "--test-mode"), "placed: 1"),
     ]
     for command, expected in steps:
         result = run(bare, *command)

@@ -21,6 +21,8 @@ def test_it_says_what_it_decided_and_what_became_of_it(
     agree(db, now, "GONE")
     paper.broker.define_asset("GONE", tradable=False)
     give_a_past(paper.broker, "NVDA", "128", "136", now.date())
+    planned = run(PROJECT, "-m", "strategies", "congressional", "--plan-only", **configured)
+    assert (planned.returncode, planned.stdout.count("would be bought"), db.query("trade_decisions")) == (0, 1, [])
     done = run(PROJECT, "-m", "strategies", "congressional", **configured)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     lines = done.stdout.splitlines()

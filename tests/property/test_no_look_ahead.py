@@ -86,7 +86,7 @@ def decide(db: TradingDB, now: datetime) -> list[int]:
     return write_plan(db, judge(strategy, now, strategy.signals(snapshot), still_market(SYMBOLS)), now)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(runs=RUNS, trades=st.lists(TRADES, min_size=4, max_size=14), waited=st.timedeltas(timedelta(0), DAY))
 def test_no_decision_used_a_later_record(books: TradingDB, runs: Any, trades: Any, waited: timedelta) -> None:
     with suppress(UndoneError), books.transaction():
@@ -102,7 +102,7 @@ def test_no_decision_used_a_later_record(books: TradingDB, runs: Any, trades: An
         raise UndoneError
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(runs=RUNS, trades=st.lists(TRADES, min_size=4, max_size=14))
 def test_what_comes_later_changes_no_signal(books: TradingDB, runs: Any, trades: Any) -> None:
     strategy = STRATEGIES["congressional"]
