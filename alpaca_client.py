@@ -29,13 +29,13 @@ from broker_answers import (
     MarketHours,
     Position,
     checked_asset,
+    checked_bars,
     checked_day,
     checked_fill,
     checked_hours,
     checked_order,
     checked_position,
     checked_split,
-    daily_bars,
     has_id,
     holdings_by_symbol,
     last_trades,
@@ -53,9 +53,8 @@ if TYPE_CHECKING:
     from alpaca.trading.client import TradingClient
 
 __all__ = [
-    "Asset", "Broker", "BrokerError", "DailyBar", "Exchange", "Holding", "JsonObject", "LastTrade", "Listing",
-    "MarketHours", "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "number",
-    "same_order",
+    "Asset", "Broker", "BrokerError", "Exchange", "Holding", "JsonObject", "LastTrade", "Listing", "MarketHours",
+    "Outcome", "Position", "Reply", "Request", "get_data_client", "get_trading_client", "number", "same_order",
 ]
 
 PAGE_SIZE = 500
@@ -340,7 +339,7 @@ class Broker:
             "feed": self._settings.data_feed, "limit": str(BARS_PAGE_SIZE),
         }
         for _ in range(MAX_PAGES):
-            bars, token = daily_bars(self._read(self._data, Request("GET", "/v2/stocks/bars", params)), wanted)
+            bars, token = checked_bars(self._read(self._data, Request("GET", "/v2/stocks/bars", params)), wanted)
             for symbol, rows in bars.items():
                 found[symbol] += rows
             if token is None:

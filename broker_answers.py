@@ -213,19 +213,7 @@ def checked_day(row: Json) -> date:
         raise BrokerError("the broker sent a market calendar whose rows have no dates") from error
 
 
-def last_trades(answer: Json, wanted: Container[str]) -> dict[str, LastTrade | None]:
-    """Return the last trades of the wanted symbols, None for a row whose price makes no sense."""
-    trades = answer.get("trades") if isinstance(answer, dict) else None
-    if not isinstance(trades, dict):
-        raise BrokerError("the answer of the latest trades holds no trades")
-    prices = {symbol: _price(trade) for symbol, trade in trades.items() if symbol in wanted}
-    return {
-        symbol: None if price is None else LastTrade(price, _time_of_trade(trades[symbol]))
-        for symbol, price in prices.items()
-    }
-
-
-def daily_bars(answer: Json, wanted: Container[str]) -> tuple[dict[str, list[DailyBar]], str | None]:
+def checked_bars(answer: Json, wanted: Container[str]) -> tuple[dict[str, list[DailyBar]], str | None]:
     """Return the daily bars of one page by symbol, and the token of the page that follows or None.
 
     A bar that makes no sense is left out. Raises BrokerError for an answer that is no page of bars.
@@ -246,6 +234,18 @@ def _daily_bar(row: Json) -> DailyBar | None:
     if high is None or low is None or at is None or low > high:
         return None
     return DailyBar(at.astimezone(MARKET_ZONE).date(), high, low)
+
+
+def last_trades(answer: Json, wanted: Container[str]) -> dict[str, LastTrade | None]:
+    """Return the last trades of the wanted symbols, None for a row whose price makes no sense."""
+    trades = answer.get("trades") if isinstance(answer, dict) else None
+    if not isinstance(trades, dict):
+        raise BrokerError("the answer of the latest trades holds no trades")
+    prices = {symbol: _price(trade) for symbol, trade in trades.items() if symbol in wanted}
+    return {
+        symbol: None if price is None else LastTrade(price, _time_of_trade(trades[symbol]))
+        for symbol, price in prices.items()
+    }
 
 
 def has_id(row: Json) -> bool:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from alpaca_client import Asset, Broker, BrokerError, DailyBar
+from alpaca_client import Asset, Broker, BrokerError
+from broker_answers import DailyBar
 from config import Limits
 from db_layer import TradingDB
 from decision import NewTrade

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 
-from alpaca_client import DailyBar
+from broker_answers import DailyBar
 from config import Limits
 from decision import NewTrade, OrderType, Side, TimeInForce, TradeStyle
 from order_life import decimal_text

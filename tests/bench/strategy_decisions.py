@@ -9,7 +9,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from alpaca_client import DailyBar
+from broker_answers import DailyBar
 from config import load_settings
 from db_layer import TradingDB
 from decision import NewTrade

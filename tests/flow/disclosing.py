@@ -11,7 +11,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from alpaca_client import Asset, Broker, DailyBar
+from alpaca_client import Asset, Broker
+from broker_answers import DailyBar
 from clock import MARKET_ZONE
 from config import load_settings
 from db_layer import TradingDB

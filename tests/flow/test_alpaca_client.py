@@ -22,7 +22,6 @@ import alpaca_client
 from alpaca_client import (
     Broker,
     BrokerError,
-    DailyBar,
     MarketHours,
     Outcome,
     Position,
@@ -31,6 +30,7 @@ from alpaca_client import (
     get_data_client,
     get_trading_client,
 )
+from broker_answers import DailyBar
 from clock import ManualClock
 from config import AlpacaSettings
 from order_monitor import OrderMonitor

@@ -31,7 +31,8 @@ LAYERS = (
     {"order_changes", "protection", "reconciliation", "standing"},
     {"decision_review", "startup_barrier", "wind_down"},
     {"data_fetch", "order_executor", "order_monitor", "position_monitor"},
-    {"flattening", "strategies"},
+    {"strategies"},
+    {"flattening"},
     {"scripts"},
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}

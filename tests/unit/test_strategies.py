@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from alpaca_client import DailyBar
+from broker_answers import DailyBar
 from config import Limits, load_settings
 from decision import NewTrade
 from decision.values import decimals
