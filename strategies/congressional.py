@@ -8,12 +8,11 @@ from strategies.signals import (
     Disclosure,
     Signal,
     Snapshot,
-    by_symbol,
+    consensus_part,
     freshness_part,
-    make_signal,
-    share,
+    people,
     size_part,
-    strongest_first,
+    strong_signals,
 )
 
 WEIGHTS = {
@@ -35,24 +34,14 @@ class CongressionalTradingStrategy:
 
     def signals(self, snapshot: Snapshot) -> list[Signal]:
         """Return what is to be bought, strongest first."""
-        found = [
-            self._signal(symbol, disclosures, snapshot)
-            for symbol, disclosures in by_symbol(snapshot.disclosures).items()
-            if any(disclosure.side == "buy" for disclosure in disclosures)
-        ]
-        strong = [
-            signal for signal in found if signal.strength >= WEAKEST and signal.confidence >= LEAST_CONFIDENCE
-        ]
-        return strongest_first(strong)
+        def parts(symbol: str, purchases: Sequence[Disclosure]) -> dict[str, Decimal]:
+            buyers = people(purchases)
+            concerned = [person for person in buyers if oversees(snapshot.seats.get(person, ()), symbol)]
+            return {
+                "size": size_part(purchases),
+                "consensus": consensus_part(purchases, FULL_CONSENSUS),
+                "committee": Decimal(len(concerned)) / len(buyers),
+                "freshness": freshness_part(purchases, snapshot.today, STALE_AFTER_DAYS),
+            }
 
-    def _signal(self, symbol: str, disclosures: Sequence[Disclosure], snapshot: Snapshot) -> Signal:
-        purchases = [found for found in disclosures if found.side == "buy"]
-        buyers = {found.person for found in purchases}
-        sellers = {found.person for found in disclosures if found.side == "sell"}
-        concerned = {person for person in buyers if oversees(snapshot.seats.get(person, ()), symbol)}
-        return make_signal(symbol, purchases, len(sellers), {
-            "size": size_part(purchases),
-            "consensus": share(Decimal(len(buyers)) / FULL_CONSENSUS),
-            "committee": Decimal(len(concerned)) / len(buyers),
-            "freshness": freshness_part(purchases, snapshot.today, STALE_AFTER_DAYS),
-        }, WEIGHTS)
+        return strong_signals(snapshot.disclosures, parts, WEIGHTS, WEAKEST, LEAST_CONFIDENCE)

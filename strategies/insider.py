@@ -7,12 +7,10 @@ from strategies.signals import (
     Disclosure,
     Signal,
     Snapshot,
-    by_symbol,
+    consensus_part,
     freshness_part,
-    make_signal,
-    share,
     size_part,
-    strongest_first,
+    strong_signals,
 )
 
 WEIGHTS = {"size": Decimal("0.40"), "consensus": Decimal("0.40"), "freshness": Decimal("0.20")}
@@ -32,21 +30,12 @@ class InsiderTradingStrategy:
 
     def signals(self, snapshot: Snapshot) -> list[Signal]:
         """Return what is to be bought, strongest first."""
-        inside = [found for found in snapshot.disclosures if found.is_officer or found.is_director]
-        found = [
-            self._signal(symbol, disclosures, snapshot) for symbol, disclosures in by_symbol(inside).items()
-            if any(disclosure.side == "buy" for disclosure in disclosures)
-        ]
-        return strongest_first([
-            signal for signal in found if signal.strength >= WEAKEST and signal.confidence >= LEAST_CONFIDENCE
-        ])
+        def parts(_symbol: str, purchases: Sequence[Disclosure]) -> dict[str, Decimal]:
+            return {
+                "size": size_part(purchases),
+                "consensus": consensus_part(purchases, FULL_CONSENSUS),
+                "freshness": freshness_part(purchases, snapshot.today, STALE_AFTER_DAYS),
+            }
 
-    def _signal(self, symbol: str, disclosures: Sequence[Disclosure], snapshot: Snapshot) -> Signal:
-        purchases = [found for found in disclosures if found.side == "buy"]
-        buyers = {found.person for found in purchases}
-        sellers = {found.person for found in disclosures if found.side == "sell"}
-        return make_signal(symbol, purchases, len(sellers), {
-            "size": size_part(purchases),
-            "consensus": share(Decimal(len(buyers)) / FULL_CONSENSUS),
-            "freshness": freshness_part(purchases, snapshot.today, STALE_AFTER_DAYS),
-        }, WEIGHTS)
+        inside = [found for found in snapshot.disclosures if found.is_officer or found.is_director]
+        return strong_signals(inside, parts, WEIGHTS, WEAKEST, LEAST_CONFIDENCE)

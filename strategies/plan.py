@@ -19,7 +19,7 @@ from strategies.sizing import LOWEST_PRICE, SESSIONS, Levels, Room, levels_of, s
 
 MOST_DECISIONS = 10  # a run
 BARS_OVER_DAYS = 2 * SESSIONS  # with weekends and holidays
-NO_DISCLOSURE = timedelta(0)
+NO_REPETITIONS = timedelta(0)  # of them the gate knows
 
 BLOCKED = "SELECT symbol, reason, expires_at FROM blocked_assets WHERE blocked_at <= %(now)s AND expires_at > %(now)s"
 
@@ -144,7 +144,7 @@ def look(
     if account.equity is None or account.buying_power is None:
         raise BrokerError("the broker's answer about the account has no equity or no buying power")
     holdings = broker.list_holdings()
-    book = load_book(db, snapshot.now, NO_DISCLOSURE, holdings, snapshot.now)
+    book = load_book(db, snapshot.now, NO_REPETITIONS, holdings, snapshot.now)
     blocked = {
         row["symbol"]: f"{row['reason']} (until {row['expires_at']:%Y-%m-%d})"
         for row in db.execute_query(BLOCKED, {"now": snapshot.now})

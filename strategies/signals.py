@@ -4,7 +4,7 @@ A strategy asks and reads nothing, so the same snapshot gives the same signals. 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -75,6 +75,9 @@ class Signal:
         return sorted({found.person: found.person_name for found in self.purchases}.values())
 
 
+PartsOf = Callable[[str, Sequence[Disclosure]], Mapping[str, Decimal]]  # of a symbol and its purchases
+
+
 class Strategy(Protocol):
     """What the machinery needs of a strategy: `source` is where its disclosures come from (quiver_trades.source).
 
@@ -98,30 +101,51 @@ class Strategy(Protocol):
         ...
 
 
-def by_symbol(disclosures: Sequence[Disclosure]) -> dict[str, list[Disclosure]]:
-    """Return disclosures by symbol."""
+def strong_signals(
+    disclosures: Sequence[Disclosure], parts_of: PartsOf, weights: Mapping[str, Decimal], weakest: Decimal,
+    least_confidence: Decimal,
+) -> list[Signal]:
+    """Return a signal for each symbol that was bought, strongest first, equal ones by symbol; weaker ones are left out.
+
+    Its strength is the weighted sum of what `parts_of` makes of the purchases; its confidence is the share of those who
+    traded the symbol that bought it.
+    """
+    found = (
+        _signal(symbol, traded, parts_of, weights) for symbol, traded in _by_symbol(disclosures).items()
+        if any(disclosure.side == "buy" for disclosure in traded)
+    )
+    strong = [signal for signal in found if signal.strength >= weakest and signal.confidence >= least_confidence]
+    return sorted(strong, key=lambda signal: (-signal.strength, signal.symbol))
+
+
+def _by_symbol(disclosures: Sequence[Disclosure]) -> dict[str, list[Disclosure]]:
     found: dict[str, list[Disclosure]] = defaultdict(list)
     for disclosure in disclosures:
         found[disclosure.symbol].append(disclosure)
     return found
 
 
-def make_signal(
-    symbol: str, purchases: Sequence[Disclosure], sellers: int, parts: Mapping[str, Decimal],
-    weights: Mapping[str, Decimal],
+def _signal(
+    symbol: str, traded: Sequence[Disclosure], parts_of: PartsOf, weights: Mapping[str, Decimal],
 ) -> Signal:
-    """Return the signal of a symbol: the weighted sum of its parts, and the buyers' share of all who traded it."""
-    buyers = len({found.person for found in purchases})
+    purchases = tuple(found for found in traded if found.side == "buy")
+    buyers, sellers = len(people(purchases)), len(people(found for found in traded if found.side == "sell"))
+    parts = parts_of(symbol, purchases)
     strength = sum((weights[name] * part for name, part in parts.items()), NOTHING)
     return Signal(
         symbol, rounded(strength), rounded(Decimal(buyers) / (buyers + sellers)),
-        {name: rounded(part) for name, part in parts.items()}, tuple(sorted(purchases, key=lambda found: found.id)),
+        {name: rounded(part) for name, part in parts.items()}, purchases,
     )
 
 
-def strongest_first(signals: Sequence[Signal]) -> list[Signal]:
-    """Return signals by strength, equal ones by symbol."""
-    return sorted(signals, key=lambda found: (-found.strength, found.symbol))
+def people(disclosures: Iterable[Disclosure]) -> set[str]:
+    """Return the different people behind disclosures."""
+    return {found.person for found in disclosures}
+
+
+def consensus_part(purchases: Sequence[Disclosure], full: int) -> Decimal:
+    """Return how many different people bought, as a share of how many make a full consensus."""
+    return share(Decimal(len(people(purchases))) / full)
 
 
 def size_part(purchases: Sequence[Disclosure]) -> Decimal:
