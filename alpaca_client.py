@@ -21,6 +21,7 @@ from alpaca.common.rest import RESTClient
 from broker_answers import (
     Asset,
     BrokerError,
+    DailyBar,
     Holding,
     Json,
     JsonObject,
@@ -28,6 +29,7 @@ from broker_answers import (
     MarketHours,
     Position,
     checked_asset,
+    checked_bars,
     checked_day,
     checked_fill,
     checked_hours,
@@ -60,6 +62,7 @@ Row = TypeVar("Row")
 
 PAGE_SIZE = 500
 ACTIVITIES_PAGE_SIZE = 100
+BARS_PAGE_SIZE = 10_000
 MAX_PAGES = 400
 TURN_SECONDS = 0.0005
 LISTING = {"nested": "true", "direction": "asc", "limit": str(PAGE_SIZE)}
@@ -265,6 +268,28 @@ class Broker:
         params = {"symbols": ",".join(wanted), "feed": self._settings.data_feed}
         answer = self._read(self._data, Request("GET", "/v2/stocks/trades/latest", params))
         return last_trades(answer, wanted)
+
+    def daily_bars(self, symbols: Iterable[str], first: date) -> dict[str, list[DailyBar]]:
+        """Return the daily bars of each symbol from that day on, oldest first, prices of before a split divided.
+
+        Today's bar is as it stands now. Raises BrokerError.
+        """
+        wanted = sorted(set(symbols))
+        found: dict[str, list[DailyBar]] = {symbol: [] for symbol in wanted}
+        if not wanted:
+            return found
+        params = {
+            "symbols": ",".join(wanted), "timeframe": "1Day", "start": first.isoformat(), "adjustment": "split",
+            "feed": self._settings.data_feed, "limit": str(BARS_PAGE_SIZE),
+        }
+        for _ in range(MAX_PAGES):
+            bars, token = checked_bars(self._read(self._data, Request("GET", "/v2/stocks/bars", params)), wanted)
+            for symbol, rows in bars.items():
+                found[symbol] += rows
+            if token is None:
+                return found
+            params["page_token"] = token
+        raise BrokerError("the daily bars did not come to an end; nothing was concluded from them")
 
     def _activity_pages(self, path: str, wanted: Mapping[str, str], after: datetime) -> Iterator[list[JsonObject]]:
         wanted = {**wanted, "after": after.isoformat(), "page_size": str(ACTIVITIES_PAGE_SIZE)}

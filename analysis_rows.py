@@ -83,7 +83,11 @@ MARK_REFUSED = "UPDATE analysis_decision" + DONE + """
 
 @dataclass(frozen=True)
 class AnalysisRow:
-    """An approved row that is not carried out yet; `text` is the Decision column letter for letter."""
+    """An approved row that is not carried out yet; `text` is the Decision column letter for letter.
+
+    A decision of our own strategies (written_decisions) takes the same form, with its `decision_id` in
+    audit.trade_decisions, because it is written down before it is carried out; there is no row to be marked then.
+    """
 
     row_key: str
     analysis_id: str | None
@@ -93,6 +97,12 @@ class AnalysisRow:
     remarks: str | None = None
     existing_order_id: str | None = None
     existing_trade_journal_id: int | None = None
+    decision_id: int | None = None
+
+    @property
+    def name(self) -> str | None:
+        """What it is called for people."""
+        return self.analysis_id if self.decision_id is None else self.ticker
 
     @property
     def known_as(self) -> str | None:

@@ -63,6 +63,15 @@ class LastTrade:
 
 
 @dataclass(frozen=True)
+class DailyBar:
+    """Highest and lowest price of a symbol on one day at the exchange, in dollars."""
+
+    day: date
+    high: Decimal
+    low: Decimal
+
+
+@dataclass(frozen=True)
 class Asset:
     """What the broker lets anybody do with a symbol; `status` and `asset_class` are its words."""
 
@@ -212,6 +221,29 @@ def checked_day(row: Json) -> date:
         raise BrokerError("the broker sent a market calendar whose rows have no dates") from error
 
 
+def checked_bars(answer: Json, wanted: Container[str]) -> tuple[dict[str, list[DailyBar]], str | None]:
+    """Return the daily bars of one page by symbol, and the token of the page that follows or None.
+
+    A bar that makes no sense is left out. Raises BrokerError for an answer that is no page of bars.
+    """
+    found = answer.get("bars") if isinstance(answer, dict) else None
+    token = answer.get("next_page_token") if isinstance(answer, dict) else None
+    if not isinstance(found, dict | None) or not isinstance(answer, dict) or not isinstance(token, str | None):
+        raise BrokerError("the answer of the daily bars is no page of bars")
+    bars = {
+        symbol: [bar for row in rows if (bar := _daily_bar(row)) is not None]
+        for symbol, rows in (found or {}).items() if symbol in wanted and isinstance(rows, list)
+    }
+    return bars, token or None
+
+
+def _daily_bar(row: Json) -> DailyBar | None:
+    high, low, at = _price(row, "h"), _price(row, "l"), _time_of_trade(row) if isinstance(row, dict) else None
+    if high is None or low is None or at is None or low > high:
+        return None
+    return DailyBar(at.astimezone(MARKET_ZONE).date(), high, low)
+
+
 def last_trades(answer: Json, wanted: Container[str]) -> dict[str, LastTrade | None]:
     """Return the last trades of the wanted symbols, None for a row whose price makes no sense."""
     trades = answer.get("trades") if isinstance(answer, dict) else None
@@ -302,8 +334,8 @@ def _moment(record: Mapping[str, Json], name: str) -> datetime | None:
     raise BrokerError(f"the broker sent {name}={value}, a time without zone")
 
 
-def _price(trade: Json) -> Decimal | None:
-    price = trade.get("p") if isinstance(trade, dict) else None
+def _price(trade: Json, name: str = "p") -> Decimal | None:
+    price = trade.get(name) if isinstance(trade, dict) else None
     if not isinstance(price, Decimal | int) or isinstance(price, bool):
         return None
     read = _number(str(price))

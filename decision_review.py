@@ -39,6 +39,10 @@ class Result(StrEnum):
     UNTOUCHED = "untouched"
 
 
+# What keeps a pass from having done its work.
+FAILURES = (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What should become of a row: PLACED means to be carried out; `order_id` is an order whose mark is missing.
@@ -109,22 +113,26 @@ class DecisionReview:
         try:
             decision = parse_decision(row.text, row.ticker)
         except DecisionError as error:
-            before = seen_before(row, load_history(self._db, row, changes=False))
+            before = seen_before(row, self._history(row, changes=False))
             if before is None or before.seen is Seen.DUPLICATE:
                 return Verdict(Result.REFUSED, str(error))
             return _seen(before)
         if decision.action is Action.NO_ACTION:
             return Verdict(Result.UNTOUCHED)
-        history = load_history(self._db, row, changes=decision.action is not Action.NEW_TRADE)
+        history = self._history(row, changes=decision.action is not Action.NEW_TRADE)
         before = seen_before(row, history)
         if before is not None:
             return _seen(before, decision)
-        if not row.analysis_id or len(row.analysis_id) > LONGEST_ID:
+        if row.decision_id is None and (not row.analysis_id or len(row.analysis_id) > LONGEST_ID):
             words = f"the row needs an Analysis_Id of 1 to {LONGEST_ID} characters, so that a repetition is recognised"
             return Verdict(Result.REFUSED, words, decision)
         if decision.action is Action.NEW_TRADE:
             return self._judge_trade(row, decision, control)
         return self._judge_change(row, decision, control, history)
+
+    def _history(self, row: AnalysisRow, changes: bool) -> list[Row]:
+        # What is written down has no row that could be used again, and is no candidate once it has an order.
+        return load_history(self._db, row, changes) if row.decision_id is None else []
 
     def _judge_change(
         self, row: AnalysisRow, decision: Decision, control: Control, history: list[Row],

@@ -18,7 +18,7 @@ from config import Settings
 from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action
-from decision_review import DecisionReview, Result, Verdict, decision_of
+from decision_review import FAILURES, DecisionReview, Result, Verdict, decision_of
 from kill_switch import Control, TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
 from order_changes import (
@@ -40,6 +40,7 @@ from session_locks import hold_account
 from startup_barrier import StartupBarrier, unexplained_difference
 from trade import TradeEnd
 from trade_records import end_trades
+from written_decisions import WrittenDecisions
 
 STRATEGY = "n8n_analysis"
 STRATEGY_VERSION = "1"
@@ -49,7 +50,7 @@ UNSTORABLE = ("22", "23", "54")  # SQLSTATE classes: data exception, integrity v
 # Rows with the same Analysis_Id are looked at one after the other, also by two processes.
 TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended(%(analysis_id)s, 0))"
 REFUSED_SINCE = """
-SELECT analysis_decision_id AS name, status_reason AS reason FROM audit.trade_decisions
+SELECT COALESCE(analysis_decision_id, symbol) AS name, status_reason AS reason FROM audit.trade_decisions
 WHERE strategy_name = %(strategy)s AND status = 'failed' AND failed_at >= %(since)s ORDER BY id
 """
 # Claimed earlier, and what became of it provably never reached the broker.
@@ -68,11 +69,11 @@ NOT_SETTLED = Result.HELD_BACK, "the account is settled before entries go out, w
 
 
 class OrderExecutor:
-    """One pass over approved, unexecuted decisions."""
+    """One pass over approved, unexecuted decisions: n8n's, or with `written` those of a strategy of ours."""
 
     def __init__(
         self, test_mode: bool = False, db: TradingDB | None = None, broker: Broker | None = None,
-        clock: Clock | None = None, settings: Settings | None = None,
+        clock: Clock | None = None, settings: Settings | None = None, written: WrittenDecisions | None = None,
     ) -> None:
         self._parts = parts = build_parts(test_mode, db, broker, clock, settings, "order_executor")
         self._given = self._settings = parts.settings
@@ -80,6 +81,8 @@ class OrderExecutor:
         self._broker = parts.broker
         self._clock = parts.clock
         self._analysis = parts.analysis
+        self._written = written
+        self._inbox = written or parts.analysis
         self._desk = parts.desk
         self._review = DecisionReview(parts.db, parts.broker, parts.clock, parts.settings)
         self._results: Counter[Result] = Counter()
@@ -110,18 +113,20 @@ class OrderExecutor:
         pnl = watch_daily_loss(self._db, self._settings.limits, self._clock.now())
         unreached = self._resume_changes()
         self._resume_unsent()
-        candidates = [row for row in self._analysis.candidates() if row.row_key not in unreached]
+        candidates = [row for row in self._inbox.candidates() if row.row_key not in unreached]
         self._review.begin(candidates, account, self._settings.limits, pnl, self._holdings)
         self._hear_doubtful()
         for row in candidates:
             self._results[self._carry_out(row)] += 1
-        self._alert_edited_rows(found)
+        if self._written is None:
+            self._alert_edited_rows(found)
         log.info("executor pass finished", extra={str(name): count for name, count in self._results.items()})
         return self._results
 
     def refusals(self) -> list[str]:
         """Return a line for each decision that the last pass refused. Raises DatabaseError."""
-        found = self._db.execute_query(REFUSED_SINCE, {"strategy": STRATEGY, "since": self._began})
+        strategy = self._written.strategy_name if self._written else STRATEGY
+        found = self._db.execute_query(REFUSED_SINCE, {"strategy": strategy, "since": self._began})
         return [f"{row['name']}: refused: {row['reason']}" for row in found]
 
     def preview(self) -> list[str]:
@@ -131,7 +136,7 @@ class OrderExecutor:
         account, pnl = self._broker.account(), day_pnl(self._db, self._clock.now())
         difference = unexplained_difference(self._db)
         self._wait = (Result.HELD_BACK, difference) if difference else None
-        candidates = self._analysis.candidates()
+        candidates = self._inbox.candidates()
         self._review.begin(candidates, account, self._settings.limits, pnl)
         return [line for number, row in enumerate(candidates) if (line := self._preview(row, -1 - number))]
 
@@ -172,7 +177,7 @@ class OrderExecutor:
     def _has_entries(self) -> bool:
         if not entries_allowed(self._db):
             return False
-        wanted = map(decision_of, self._analysis.candidates())
+        wanted = map(decision_of, self._inbox.candidates())
         return any(decision is not None and decision.trade is not None for decision in wanted) or bool(
             self._db.execute_query(UNSENT_ENTRIES)
         )
@@ -248,7 +253,7 @@ class OrderExecutor:
 
     def _claim(self, seen: AnalysisRow, control: Control) -> tuple[Verdict, int | None]:
         """Write down what is to be done; the id is of the order to send, or of the change to go on with."""
-        row = self._analysis.lock(seen.row_key)
+        row = self._inbox.lock(seen.row_key)
         if row is None or row != seen:
             return Verdict(Result.WAITING, "the row changed while it was looked at, or another process has it"), None
         self._db.execute_later(TAKE_TURNS, {"analysis_id": row.analysis_id or ""})
@@ -264,6 +269,8 @@ class OrderExecutor:
         return verdict, None
 
     def _mark(self, row: AnalysisRow, verdict: Verdict) -> None:
+        if row.decision_id is not None:
+            return
         if verdict.result is Result.MARKED and verdict.order_id is not None:
             self._desk.mark(verdict.order_id)
         elif verdict.result is Result.MARKED and verdict.target is not None:
@@ -274,14 +281,14 @@ class OrderExecutor:
 
     def _write_decision(self, row: AnalysisRow, verdict: Verdict) -> int:
         now = self._clock.now()
-        decision_id = create_decision(self._db, new_decision(row, verdict), now)
+        decision_id = row.decision_id or create_decision(self._db, new_decision(row, verdict), now)
         record_checks(self._db, decision_id, verdict.checks, now)
         return decision_id
 
     def _write_refusal(self, row: AnalysisRow, verdict: Verdict) -> None:
         decision_id = self._write_decision(row, verdict)
         finish_decision(self._db, decision_id, DecisionStatus.FAILED, verdict.reason, self._clock.now())
-        log.info("decision refused", extra={"analysis_id": row.analysis_id, "reason": verdict.reason})
+        log.info("decision refused", extra={"decision": row.name, "reason": verdict.reason})
 
     def _handle_unstorable(self, row: AnalysisRow, error: DatabaseError) -> Result:
         """Keep one row that the database will not take from stopping the others; a lost connection goes up."""
@@ -292,14 +299,14 @@ class OrderExecutor:
             try:
                 with self._db.transaction():
                     self._write_refusal(row, verdict)
-                self._desk.mark_refused(row.row_key, row.known_as, verdict.reason)
+                self._mark(row, verdict)
                 return Result.REFUSED
             except DatabaseError as second:
                 error = second
         return self._leave_alone(row.row_key, error)
 
     def _leave_alone(self, row_key: str, error: DatabaseError) -> Result:
-        message = f"row {row_key} of analysis_decision cannot be worked on: {error}"
+        message = f"decision {row_key} cannot be worked on: {error}"
         raise_alert(self._db, AlertLevel.WARNING, AlertKind.DECISION_LEFT_ALONE, row_key, message, self._clock.now())
         return Result.WAITING
 
@@ -372,18 +379,18 @@ class OrderExecutor:
         if verdict.result is Result.UNTOUCHED:
             return None
         if verdict.result is Result.REFUSED:
-            return f"{row.analysis_id}: would be refused: {verdict.reason}"
+            return f"{row.name}: would be refused: {verdict.reason}"
         if verdict.resumes:
-            return f"{row.analysis_id}: would be taken up again ({verdict.reason})"
+            return f"{row.name}: would be taken up again ({verdict.reason})"
         if verdict.result is Result.HELD_BACK:
-            return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {verdict.reason}"
+            return f"{row.name}: {_shown(verdict)}: would be held back, {verdict.reason}"
         if verdict.result is not Result.PLACED or verdict.decision is None:
-            return f"{row.analysis_id}: would not be sent: {verdict.reason}"
+            return f"{row.name}: would not be sent: {verdict.reason}"
         if verdict.decision.trade is not None and self._wait is not None:
-            return f"{row.analysis_id}: {_shown(verdict)}: would be held back, {self._wait[1]}"
+            return f"{row.name}: {_shown(verdict)}: would be held back, {self._wait[1]}"
         if verdict.target is None:
             self._review.note(row, verdict, number, Result.PLACED)
-        return f"{row.analysis_id}: {_shown(verdict)}: would be sent"
+        return f"{row.name}: {_shown(verdict)}: would be sent"
 
 
 _RESULT_OF_OUTCOME = {
@@ -424,8 +431,7 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
         refusals = executor.refusals() if results[Result.REFUSED] else []
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
     show("\n".join(refusals))
-    failed = any(results[result] for result in (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED))
-    return EXIT_FAILED if failed else EXIT_DONE
+    return EXIT_FAILED if any(results[result] for result in FAILURES) else EXIT_DONE
 
 
 def _nothing_to_do(options: argparse.Namespace) -> str:
@@ -445,7 +451,7 @@ def new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
         order_type=trade.order_type if trade else None, limit_price=trade.limit_price if trade else None,
         analysis_decision_id=row.known_as,
         analysis_row_key=row.row_key[:LONGEST_ID], target_order_id=target.entry["id"] if target else None,
-        source_bytes=row.text, source_bytes_sha256=row.text_sha256,
+        source_bytes=row.text, source_bytes_sha256=row.text_sha256, decided_at=row.decided_at,
         rationale={
             "trigger_event": {
                 "type": "analysis_decision", "decided_at": row.decided_at.isoformat() if row.decided_at else None,
@@ -456,7 +462,7 @@ def new_decision(row: AnalysisRow, verdict: Verdict) -> NewDecision:
 
 
 def _left(row: AnalysisRow, result: Result, reason: str) -> Result:
-    log.info(f"decision {result}", extra={"analysis_id": row.analysis_id, "reason": reason})
+    log.info(f"decision {result}", extra={"decision": row.name, "reason": reason})
     return result
 
 

@@ -10,12 +10,15 @@ from typing import Any
 from db_layer import TradingDB
 from order_life import DECISION_MOVES, DecisionStatus, pairs
 
-# Lineage is what was complete at the moment of the decision: at most five runs of the last 24 hours.
+# Lineage is what was complete when it was decided, which for a row of n8n's is before its claim: at most five runs of
+# the 24 hours before.
 CREATE_DECISION = """
-WITH runs AS (
+WITH decided AS (
+    SELECT LEAST(%(decided_at)s::timestamptz, %(now)s) AS at
+), runs AS (
     SELECT id, run_id, task_name, data_source, completed_at, records_fetched
-    FROM audit.data_ingestion_runs
-    WHERE status = 'completed' AND completed_at <= %(now)s AND completed_at > %(now)s - interval '24 hours'
+    FROM audit.data_ingestion_runs, decided
+    WHERE status = 'completed' AND completed_at <= decided.at AND completed_at > decided.at - interval '24 hours'
     ORDER BY completed_at DESC, id DESC LIMIT 5
 ), lineage AS (
     SELECT jsonb_agg(jsonb_build_object('run_id', run_id, 'task_name', task_name, 'data_source', data_source,
@@ -58,7 +61,8 @@ Outcome = tuple[DecisionStatus, str | None]
 class NewDecision:
     """A decision about to be recorded; quantity in shares, limit price in dollars.
 
-    `target_order_id` is order_execution.id of the order that a cancel or an amend is about.
+    `target_order_id` is order_execution.id of the order that a cancel or an amend is about. `decided_at` is when it was
+    decided, where that was before it is recorded: what became known after that is not in its lineage.
     """
 
     strategy_name: str
@@ -76,11 +80,12 @@ class NewDecision:
     target_order_id: int | None = None
     primary_quiver_trade_id: int | None = None
     primary_ingestion_run_id: int | None = None
+    decided_at: datetime | None = None
     rationale: Mapping[str, Any] = field(default_factory=dict)
 
 
 def create_decision(db: TradingDB, decision: NewDecision, now: datetime) -> int:
-    """Insert a pending decision with the lineage known at this moment and return its id. Raises DatabaseError."""
+    """Insert a pending decision with the lineage known when it was decided and return its id. Raises DatabaseError."""
     why = json.dumps(rationale(**decision.rationale), default=str)
     return int(db.execute_prepared(CREATE_DECISION, vars(decision) | {"rationale": why, "now": now})[0]["id"])
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 from audit_trail import IngestionRun, PayloadPolicy, log_data_ingestion
-from clock import Clock
+from clock import MARKET_ZONE, Clock
 from config import ConfigError, Settings
 from data_fetch import legislators, quiver_congress, quiver_insider
 from data_fetch.job import QUIVER_GROUPS, Job
@@ -48,7 +48,8 @@ def run_task(
     policy = PayloadPolicy(settings.use_audit_trail, settings.secrets)
     with ExitStack() as opened:
         if not source.base_url:
-            source = replace(source, base_url=opened.enter_context(serve_samples()))
+            today = clock.now().astimezone(MARKET_ZONE).date()
+            source = replace(source, base_url=opened.enter_context(serve_samples(today)))
         with log_data_ingestion(name, task.data_source, db, clock, policy) as run:
             records = Records(db, run, clock)
             line = opened.enter_context(closing(SourceLine(source, run, clock, timeout_seconds)))

@@ -1,4 +1,4 @@
-"""The demo: four invented trading days on an embedded PostgreSQL and the local paper broker, from decisions to P&L."""
+"""The demo: four invented trading days on an embedded PostgreSQL and the local paper broker, from data to P&L."""
 
 import argparse
 import fcntl
@@ -26,16 +26,22 @@ from audit_trail.trace import chain, find_decisions
 from clock import MARKET_ZONE, ManualClock
 from command_line import EXIT_DONE, run_program, show
 from config import LOCAL_STATE, PROJECT_ROOT, ConfigError, Settings, load_settings
+from data_fetch.source_line import SourceError
+from data_fetch.tasks import run_task
 from db_layer import DatabaseError, TradingDB
 from order_executor import OrderExecutor
 from order_monitor import OrderMonitor
 from parts import PROGRAM_ERRORS
 from position_monitor import PositionMonitor
+from strategies import STRATEGIES
+from strategies.__main__ import print_plan
+from strategies.run import StrategyRun
 from tables import print_table
 
 INPUT = PROJECT_ROOT / "demo"
 STATE = LOCAL_STATE / "demo"
 DAYS = (date(2025, 6, 2), date(2025, 6, 3), date(2025, 6, 4), date(2025, 6, 5))
+FETCHES = (("maintenance_daily", time(5, 30)), ("congress_daily", time(7)), ("insider_daily", time(7, 15)))
 PASS_TIMES = [time(9, 45)] + [time(hour, 5) for hour in range(10, 17)] + [time(18)]
 TRACED = "DEMO-1"
 
@@ -56,6 +62,20 @@ SELECT symbol, trade_style, status, trim_scale(actual_qty) AS qty, trim_scale(ac
        trim_scale(exit_price) AS exit, exit_reason, round(actual_pnl, 2) AS pnl
 FROM trade_journal ORDER BY id
 """
+FROM_FILING_TO_TRADE = """
+SELECT filing.person_name, filing.transaction_date AS traded, filing.disclosure_date AS reported,
+       left(run.run_id::text, 8) AS run, left(decision.decision_id::text, 8) AS decision, orders.order_type,
+       trim_scale(fill.qty) AS qty, trim_scale(fill.price) AS price, journal.trade_id,
+       round(journal.actual_pnl, 2) AS pnl
+FROM quiver_trades filing
+JOIN audit.data_ingestion_runs run ON run.id = filing.data_ingestion_run_id
+JOIN audit.trade_decision_disclosures noted ON noted.quiver_trade_id = filing.id
+JOIN audit.trade_decisions decision ON decision.id = noted.trade_decision_id
+JOIN trade_journal journal ON journal.trade_decision_id = decision.id
+JOIN order_execution orders ON orders.trade_journal_id = journal.id
+JOIN order_fill fill ON fill.order_execution_id = orders.id
+ORDER BY journal.id, fill.filled_at, fill.id, filing.id
+"""
 POSITIONS = """
 SELECT position.symbol, position.side, trim_scale(position.qty) AS qty, trim_scale(position.avg_entry_price) AS entry,
        trim_scale(position.current_price) AS price, round(position.unrealized_pnl, 2) AS pnl,
@@ -70,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.set_defaults(test_mode=True)
-    return run_program(parser, argv, _work, PROGRAM_ERRORS)
+    return run_program(parser, argv, _work, (*PROGRAM_ERRORS, SourceError))
 
 
 def _work(_options: argparse.Namespace, _settings: Settings) -> int:
@@ -96,7 +116,7 @@ def _run() -> None:
     with TradingDB(config=database, application_name="demo") as db, _paper_broker() as url:
         db.create_schema(test_mode=True)
         _add_decisions(db)
-        _control(url, "clock", json={"now": datetime.combine(DAYS[0], time(9), MARKET_ZONE).isoformat()})
+        _control(url, "clock", json={"now": datetime.combine(DAYS[0], FETCHES[0][1], MARKET_ZONE).isoformat()})
         _control(url, "bars", data=(INPUT / "prices.csv").read_bytes())
         settings = load_settings(True, {"ALPACA_BASE_URL": url})
         with Broker(settings.alpaca) as broker:
@@ -131,17 +151,29 @@ def _add_decisions(db: TradingDB) -> None:
 
 
 def _trade(db: TradingDB, broker: Broker, settings: Settings, url: str) -> None:
-    """Live through the days: the executor once in the morning, the monitors through the day and after the close."""
-    clock = ManualClock(datetime.combine(DAYS[0], time(9), MARKET_ZONE))
+    """Live through the days: executor and strategy once in the morning, the monitors through the day and after it.
+
+    Before the first of them the outside data is fetched.
+    """
+    clock = ManualClock(datetime.combine(DAYS[0], FETCHES[0][1], MARKET_ZONE))
     executor = OrderExecutor(db=db, broker=broker, clock=clock, settings=settings)
     orders = OrderMonitor(db=db, broker=broker, clock=clock, settings=settings)
     positions = PositionMonitor(db=db, broker=broker, clock=clock, settings=settings)
+    strategy = StrategyRun(STRATEGIES["congressional"], db=db, broker=broker, clock=clock, settings=settings)
     show("")
+    for task, at in FETCHES:
+        clock.set(datetime.combine(DAYS[0], at, MARKET_ZONE))
+        done = run_task(task, db, clock, settings)
+        _report(clock.now().astimezone(MARKET_ZONE), "data fetch", {f"{task}, records": done.run.counts.total()})
     for moment in (datetime.combine(day, at, MARKET_ZONE) for day in DAYS for at in PASS_TIMES):
         _control(url, "clock", json={"now": moment.isoformat()})
         clock.set(moment)
         if moment.time() == PASS_TIMES[0]:
             _report(moment, "executor", executor.run())
+            plan, results = strategy.run()
+            _report(moment, "strategy", results)
+            if plan.planned:
+                print_plan(plan, "decided")
         _report(moment, "order monitor", orders.run())
         positions.run()
 
@@ -164,6 +196,9 @@ def _tell(db: TradingDB) -> None:
     _print(db, "What became of each decision", DECISIONS, ("Decision", "Ticker", "Approved", "Status", "Why"))
     _print(db, "Trades", TRADES, (
         "Symbol", "Style", "Status", ">Shares", ">Entry", ">Exit", "Exit reason", ">P&L in $",
+    ))
+    _print(db, "From a filing to a closed trade, by one question in SQL", FROM_FILING_TO_TRADE, (
+        "Who disclosed", "Traded", "Reported", "Run", "Decision", "Order", ">Shares", ">Price", "Trade", ">P&L in $",
     ))
     _print(db, "Positions still open, each with its stop at the broker", POSITIONS, (
         "Symbol", "Side", ">Shares", ">Entry", ">Price", ">Unrealised P&L in $", ">Stop", "Stop order is",

@@ -45,7 +45,7 @@ COMMENT ON COLUMN trade_journal.side IS 'Side of the entry order: buy opens a lo
 COMMENT ON COLUMN trade_journal.trade_style IS 'SWING has stop and target, TREND and DAYTRADE a stop only.';
 COMMENT ON COLUMN trade_journal.pattern IS 'Chart pattern named by the decision.';
 COMMENT ON COLUMN trade_journal.status IS 'ORDERED until the first filled share, then POSITION, then CLOSED; CANCELLED when nothing was ever filled.';
-COMMENT ON COLUMN trade_journal.initial_analysis_id IS 'Analysis_Id of the row that decided the trade.';
+COMMENT ON COLUMN trade_journal.initial_analysis_id IS 'Analysis_Id of the row that decided the trade; NULL for a strategy of ours.';
 COMMENT ON COLUMN trade_journal.trade_decision_id IS 'audit.trade_decisions.id of the decision.';
 COMMENT ON COLUMN trade_journal.planned_entry IS 'Limit price decided, dollars; NULL for a market order. Follows a split while the entry rests, as the other plans do.';
 COMMENT ON COLUMN trade_journal.planned_stop_loss IS 'Stop price decided, dollars.';
@@ -100,7 +100,7 @@ CREATE INDEX IF NOT EXISTS order_execution_working ON order_execution (created_a
 
 COMMENT ON TABLE order_execution IS 'One order at the broker, or the intent to place it; a stop and a target of one OCO are two rows.';
 COMMENT ON COLUMN order_execution.trade_journal_id IS 'trade_journal.id of the trade it serves.';
-COMMENT ON COLUMN order_execution.analysis_decision_id IS 'Analysis_Id of the row that decided the trade.';
+COMMENT ON COLUMN order_execution.analysis_decision_id IS 'Analysis_Id of the row that decided the trade; NULL for a strategy of ours.';
 COMMENT ON COLUMN order_execution.trade_decision_id IS 'audit.trade_decisions.id of the decision.';
 COMMENT ON COLUMN order_execution.alpaca_order_id IS 'The broker''s id; NULL until it is known.';
 COMMENT ON COLUMN order_execution.client_order_id IS 'Our id for the order, derived from the decision; for a stop inside an OCO the one the broker gave.';

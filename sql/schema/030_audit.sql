@@ -183,20 +183,20 @@ COMMENT ON COLUMN audit.trade_decisions.side IS 'buy or sell.';
 COMMENT ON COLUMN audit.trade_decisions.quantity IS 'Shares.';
 COMMENT ON COLUMN audit.trade_decisions.order_type IS 'limit or market.';
 COMMENT ON COLUMN audit.trade_decisions.limit_price IS 'Limit price, dollars.';
-COMMENT ON COLUMN audit.trade_decisions.analysis_decision_id IS 'Analysis_Id of the row it was read from.';
+COMMENT ON COLUMN audit.trade_decisions.analysis_decision_id IS 'Analysis_Id of the row it was read from; NULL for a strategy of ours, which has none.';
 COMMENT ON COLUMN audit.trade_decisions.target_order_id IS 'order_execution.id of the order that a cancel or an amend is about.';
 COMMENT ON COLUMN audit.trade_decisions.analysis_row_key IS 'Primary key of that row, as text.';
-COMMENT ON COLUMN audit.trade_decisions.primary_quiver_trade_id IS 'The disclosure that triggered it.';
-COMMENT ON COLUMN audit.trade_decisions.primary_ingestion_run_id IS 'The latest completed ingestion run it could know of.';
+COMMENT ON COLUMN audit.trade_decisions.primary_quiver_trade_id IS 'The disclosure that triggered it; NULL for decisions of n8n, which does not say.';
+COMMENT ON COLUMN audit.trade_decisions.primary_ingestion_run_id IS 'The ingestion run that brought that disclosure; without one the latest that was complete when it was decided.';
 COMMENT ON COLUMN audit.trade_decisions.decision_rationale IS 'Why: strength, confidence, trigger, context and the lineage of its data.';
-COMMENT ON COLUMN audit.trade_decisions.source_bytes IS 'The exact text of the Decision column at the claim.';
+COMMENT ON COLUMN audit.trade_decisions.source_bytes IS 'The exact text of the Decision column at the claim, or what a strategy wrote in its place.';
 COMMENT ON COLUMN audit.trade_decisions.source_bytes_sha256 IS 'Hex digest of source_bytes.';
 COMMENT ON COLUMN audit.trade_decisions.status IS 'pending until the outcome is known; executed from the first filled share.';
 COMMENT ON COLUMN audit.trade_decisions.status_reason IS 'Why it failed or was cancelled, how far a cancel or an amend has come, or which order it replaced.';
 COMMENT ON COLUMN audit.trade_decisions.executed_at IS 'When it became executed.';
 COMMENT ON COLUMN audit.trade_decisions.failed_at IS 'When it failed.';
 COMMENT ON COLUMN audit.trade_decisions.cancelled_at IS 'When it was cancelled.';
-COMMENT ON COLUMN audit.trade_decisions.created_at IS 'When it was claimed.';
+COMMENT ON COLUMN audit.trade_decisions.created_at IS 'When it was claimed, or written by a strategy.';
 COMMENT ON COLUMN audit.trade_decisions.updated_at IS 'When the row last changed.';
 
 CREATE TABLE IF NOT EXISTS audit.trade_executions (

@@ -39,7 +39,8 @@ BEGIN
     FOR guarded IN
         SELECT name, 'UPDATE OR DELETE OR TRUNCATE' AS changes
         FROM unnest(ARRAY['order_fill', 'audit.api_call_logs', 'audit.data_ingestion_run_records', 'audit.quarantined_records',
-                          'audit.risk_checks', 'audit.trading_control', 'audit.limit_raises', 'audit.audit_log']) AS name
+                          'audit.risk_checks', 'audit.trading_control', 'audit.limit_raises', 'audit.audit_log',
+                          'audit.trade_decision_disclosures']) AS name
         UNION ALL
         SELECT name, 'DELETE OR TRUNCATE'
         FROM unnest(ARRAY['audit.api_payloads', 'audit.trade_decisions', 'audit.trade_executions',

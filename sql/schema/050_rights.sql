@@ -13,7 +13,7 @@ BEGIN
         audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.quarantined_records,
         audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
-        audit.trading_control, audit.limit_raises, audit.audit_log
+        audit.trading_control, audit.limit_raises, audit.audit_log, audit.trade_decision_disclosures
     TO trading_app, trading_reader, trading_purge;
 
     GRANT INSERT ON
@@ -22,7 +22,7 @@ BEGIN
         audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.quarantined_records,
         audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
-        audit.trading_control, audit.limit_raises
+        audit.trading_control, audit.limit_raises, audit.trade_decision_disclosures
     TO trading_app;
 
     -- What a trade and an order were meant to be is written once, but for a split before the entry is filled; what becomes

@@ -51,6 +51,20 @@ def test_one_trades_life_by_hand_with_nothing_configured(bare: Path) -> None:
     assert _processes_of(bare) == []
 
 
+def test_a_strategy_by_hand_with_nothing_configured(bare: Path) -> None:
+    steps = [
+        (("-m", "data_fetch", "congress_daily", "--test-mode"), "congress_daily: "),
+        (("scripts/rehearse.py", "price", "NVDA", "134"), "NVDA trades at 134 now."),
+        (("-m", "strategies", "congressional", "--test-mode"), "placed: 1"),
+    ]
+    for command, expected in steps:
+        result = run(bare, *command)
+        assert result.returncode == 0, (command, result.stderr)
+        assert expected in result.stdout, (command, result.stdout)
+        assert "Traceback" not in result.stderr
+    assert _processes_of(bare) == []
+
+
 def test_the_programs_work_on_any_database_and_any_broker(configured: dict[str, str], db: Any, paper: Server) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
     db.execute_update(ADD_ROW, {
@@ -222,8 +236,13 @@ def test_logs_are_json_on_request_and_hold_no_key(configured: dict[str, str], db
 def test_the_demo_runs_to_its_end(bare: Path) -> None:
     result = run(bare, "scripts/demo.py")
     assert result.returncode == 0, result.stderr
-    for expected in ("TARGET_HIT", "STOPPED_OUT", "TREND", "must be at least 0.01 below", "What is recorded about"):
+    for expected in (
+        "TARGET_HIT", "STOPPED_OUT", "TREND", "must be at least 0.01 below", "What is recorded about",
+        "congressional 1.0.0, as of 2025-06-02 13:45 UTC", "From a filing to a closed trade",
+    ):
         assert expected in result.stdout
+    filings = [line.split()[0] for line in result.stdout.splitlines() if "NVDA-20250602-" in line]
+    assert filings == ["Ada", "Ben", "Cleo"] * 2
     assert _processes_of(bare) == []
 
 

@@ -16,7 +16,7 @@ from alpaca_client import BrokerError
 from db_layer import DatabaseError, TradingDB
 from embedded_postgres import EmbeddedPostgresError
 from tables import print_table
-from tests.bench import audit_writes, book, ingestion, monitor_pass, order_gate
+from tests.bench import audit_writes, book, ingestion, monitor_pass, order_gate, strategy_decisions
 from tests.bench.durable import durable_server
 from tests.bench.floor import Floor
 from tests.bench.monitor_pass import BenchError, Measure
@@ -41,6 +41,8 @@ def measure(parameters: Mapping[str, Any]) -> bool:
     passed = [measure_audit(parameters)]
     calls = f"{ingestion.CALLS} calls of {ingestion.BODY_BYTES // 1000} KB"
     passed.append(print_measures(f"Logging an ingestion run with {calls}", ingestion.measure(parameters)))
+    run = f"{strategy_decisions.SIGNALS} signals"
+    passed.append(print_measures(f"Decisions of a strategy: {run}", strategy_decisions.measure(parameters)))
     with monitor_pass.workshop(parameters) as work:
         changes = f"{book.ORDERS:,} working orders, {monitor_pass.CHANGED} changed, {monitor_pass.ROUNDS} rounds"
         passed.append(print_measures(f"Order monitor: {changes}", monitor_pass.measure_orders(work)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from kill_switch import TradingState, change_control
 from tests.crash.harness import FragileWorld, Scenario
 from tests.flow.changes import amend, cancel, partly_filled, placed, point
+from tests.flow.disclosing import agree, priced
+from tests.flow.disclosing import run as run_strategy
 from tests.flow.exits import part
 from tests.flow.stopping import flatten, switch
 from tests.flow.world import World, swing, trend
@@ -99,6 +101,11 @@ def _decided_beside_an_unknown_order(world: World) -> None:
     world.decide(swing(limit_price=133.70))
 
 
+def _members_agree(world: World) -> None:
+    agree(world.db, world.clock.now())
+    priced(world)
+
+
 SCENARIOS = {
     "entry": Scenario(_decided, (World.execute,)),
     "partial entry": Scenario(_filled_in_part, (World.monitor, _the_rest_fills, World.monitor)),
@@ -113,5 +120,6 @@ SCENARIOS = {
     "flatten": Scenario(_to_be_flattened, (_flattened, World.monitor)),
     "halted": Scenario(_decided_while_halted, (World.execute, _resumed, World.execute)),
     "beside an unknown order": Scenario(_decided_beside_an_unknown_order, (World.execute, World.monitor)),
+    "a strategy": Scenario(_members_agree, (run_strategy, run_strategy, run_strategy)),
     "closed by hand": Scenario(_closed_by_hand, (World.value, World.monitor)),
 }

@@ -149,6 +149,17 @@ def test_only_a_run_completed_within_the_day_before_counts(
     assert row["primary_ingestion_run_id"] == (run if known else None)
 
 
+@pytest.mark.parametrize(("minutes", "known"), [(30, []), (5, ["early"]), (-60, ["late", "early"])])
+def test_what_became_known_between_a_decision_and_its_claim_is_not_in_its_lineage(
+    db: TradingDB, minutes: int, known: list[str],
+) -> None:
+    ingest(db, NOW - timedelta(minutes=20), task_name="early")
+    ingest(db, NOW - timedelta(minutes=2), task_name="late")
+    ingest(db, NOW + timedelta(minutes=2), task_name="later than the claim")
+    row = decide(db, decided_at=NOW - timedelta(minutes=minutes))
+    assert [run["task_name"] for run in row["decision_rationale"]["data_lineage"]["ingestion_runs"]] == known
+
+
 def test_a_primary_run_that_was_given_is_kept(db: TradingDB) -> None:
     old = ingest(db, NOW - timedelta(days=9))
     ingest(db, NOW - timedelta(hours=1))

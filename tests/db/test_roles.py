@@ -20,6 +20,7 @@ LOGINS = ["trading_migrate", "trading_app", "trading_reader", "trading_purge", "
 RECORDED = [
     "order_fill", "audit.api_payloads", "audit.api_call_logs", "audit.data_ingestion_run_records",
     "audit.quarantined_records", "audit.risk_checks", "audit.trading_control", "audit.audit_log",
+    "audit.trade_decision_disclosures",
 ]
 NEVER_DELETED = [
     *RECORDED, "audit.trade_decisions", "audit.trade_executions", "audit.data_ingestion_runs", "audit.job_runs",
@@ -87,7 +88,7 @@ def rights(db: TradingDB, role: str, table: str) -> set[str]:
 
 def test_every_table_of_ours_belongs_to_the_owner_and_is_known_to_the_roles(db: TradingDB) -> None:
     tables = db.execute_query(OURS)
-    assert len(tables) == 24
+    assert len(tables) == 25
     for table in tables:
         name = table["name"]
         assert table["owner"] == "trading_owner", name

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import chain
 
 import pytest
 
+import alpaca_client
 from alpaca_client import (
     Broker,
     BrokerError,
@@ -29,9 +30,11 @@ from alpaca_client import (
     get_data_client,
     get_trading_client,
 )
+from broker_answers import DailyBar
 from clock import ManualClock
 from config import AlpacaSettings
 from order_monitor import OrderMonitor
+from tests.flow.disclosing import give_a_past
 from tests.flow.world import START, World, swing
 
 ORDER = {"symbol": "NVDA", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day", "client_order_id": "c1"}
@@ -486,3 +489,36 @@ def test_reads_are_told_to_the_recorder_before_they_are_used(world: World) -> No
     with pytest.raises(BrokerError):
         broker.account()
     assert [request.path for request in told] == ["/v2/account"]
+
+
+def test_daily_bars_come_by_symbol_over_all_pages_with_todays(
+    world: World, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alpaca_client, "BARS_PAGE_SIZE", 5)
+    for symbol, sessions in (("NVDA", 7), ("AMD", 4)):
+        give_a_past(world.market, symbol, "90", "101", START.date(), sessions)
+    with Broker(world.settings.alpaca) as broker:
+        bars = broker.daily_bars(["NVDA", "AMD", "NONE"], START.date() - timedelta(days=30))
+        assert broker.daily_bars([], START.date()) == {}
+    assert {symbol: len(found) for symbol, found in bars.items()} == {"NVDA": 7, "AMD": 4, "NONE": 0}
+    assert bars["AMD"][-1] == DailyBar(date(2025, 1, 14), Decimal(101), Decimal(90))
+    assert [bar.day for bar in bars["NVDA"]] == sorted(bar.day for bar in bars["NVDA"])
+    asked = world.requests("GET", "/v2/stocks/bars")
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("body", [[], {"bars": [1]}, {"bars": {}, "next_page_token": 7}, "x"])
+def test_an_answer_that_is_no_page_of_bars_concludes_nothing(world: World, body: object) -> None:
+    world.fault("GET", "/v2/stocks/bars", "status", code=200, body=body)
+    with Broker(world.settings.alpaca) as broker, pytest.raises(BrokerError):
+        broker.daily_bars(["NVDA"], START.date())
+
+
+def test_a_bar_that_makes_no_sense_is_left_out(world: World) -> None:
+    good = {"t": "2025-01-14T05:00:00Z", "h": 11, "l": 10.5}
+    rows = [good, good | {"h": 10}, good | {"l": 0}, good | {"t": "yesterday"}, good | {"h": "11"}, 7, {}]
+    for found in (None, {"NVDA": rows, "AMD": 3}):
+        world.fault("GET", "/v2/stocks/bars", "status", code=200, body={"bars": found, "next_page_token": None})
+        with Broker(world.settings.alpaca) as broker:
+            bars = broker.daily_bars(["NVDA"], START.date())["NVDA"]
+        assert bars == ([DailyBar(date(2025, 1, 14), Decimal(11), Decimal("10.5"))] if found else [])

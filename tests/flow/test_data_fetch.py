@@ -31,10 +31,19 @@ def test_the_same_answer_twice_changes_nothing_and_a_changed_record_is_updated(d
     desk.sources.files[LIVE] = [record | {"ExcessReturn": 9.75} for record in records]
     assert desk.counts() == (3, 0, 0, 3)
     assert desk.trades() == first
-    desk.sources.files[LIVE] = [live_record(Party="I"), live_record()]
-    assert desk.counts() == (2, 0, 1, 1)
-    changed = desk.trades()[0]
-    assert (changed["party"], changed["available_at"], changed["updated_at"]) == ("I", NOW, desk.clock.now())
+    for change, column, value in (
+        ({"Party": "I"}, "party", "I"), ({"Range": "$15,001 - $60,000"}, "amount_high", 60000),
+        ({"last_modified": "2025-03-13"}, "vendor_modified", "2025-03-13"),
+        ({"ReportDate": "2025-03-12"}, "disclosure_date", date(2025, 3, 12)),
+    ):
+        desk.sources.files[LIVE] = [live_record(**change), live_record()]
+        before = desk.trades()
+        assert desk.counts() == (2, 0, 1, 1)
+        changed = [new for new, old in zip(desk.trades(), before, strict=True) if new[column] != old[column]]
+        assert [row[column] for row in changed] == [value]
+        assert (changed[0]["available_at"], changed[0]["updated_at"]) == (NOW, desk.clock.now())
+        desk.sources.files[LIVE] = [live_record(), live_record()]
+        assert desk.counts() == (2, 0, 1, 1)
     desk.sources.files[LIVE] = []
     row = desk.run()
     assert (row["status"], row["records_fetched"], row["data_date_start"]) == ("completed", 0, None)
@@ -278,4 +287,5 @@ def test_the_bundled_samples_need_nothing(desk: Desk) -> None:
     desk.clock.set(datetime(2025, 6, 3, 11, 0, tzinfo=UTC))
     for task in ("congress_daily", "insider_daily", "maintenance_daily"):
         assert desk.run(task)["records_created"] > 0
+    assert max(trade["disclosure_date"] for trade in desk.trades()) == date(2025, 6, 3)
     assert desk.sources.asked == []

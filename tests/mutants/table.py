@@ -170,6 +170,16 @@ MUTANTS = (
         '"code_version": CODE_VERSION,', '"code_version": None,', fault("B1"),
     ),
     Mutant(
+        "a strategy uses what it cannot know yet", "strategies/snapshot.py",
+        "BETWEEN %(since)s AND %(now)s", ">= %(since)s",
+        ("tests/property/test_no_look_ahead.py::test_no_decision_used_a_later_record",),
+    ),
+    Mutant(
+        "a strategy decides on the same disclosures again", "strategies/snapshot.py",
+        "WHERE decided.quiver_trade_id = trade.id AND", "WHERE false AND",
+        ("tests/flow/test_strategies.py::test_a_second_run_on_the_same_data_decides_and_orders_nothing",),
+    ),
+    Mutant(
         "an entry goes out although a comparison failed", "startup_barrier.py",
         "return self._not_compared() or", "return",
         ("tests/flow/test_startup_barrier.py::"

@@ -21,7 +21,7 @@ LAYERS = (
     {"analysis_rows", "audit_trail", "exposure", "order_comparison", "order_listing", "trade_records"},
     {
         "adjustment_records", "alpaca_client", "fill_records", "kill_switch", "limit_raises", "order_records",
-        "risk_checks",
+        "risk_checks", "written_decisions",
     },
     {"daily_loss", "order_news", "pass_log", "risk_gate"},
     {"market_view"},
@@ -31,6 +31,7 @@ LAYERS = (
     {"order_changes", "protection", "reconciliation", "standing"},
     {"decision_review", "startup_barrier", "wind_down"},
     {"data_fetch", "order_executor", "order_monitor", "position_monitor"},
+    {"strategies"},
     {"flattening"},
     {"scripts"},
 )
