@@ -63,6 +63,9 @@ ORDER BY orders.id
 
 log = logging.getLogger("order_executor")
 
+# With any of these a pass has not done its work, through no fault of a decision.
+NOT_DONE = (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED)
+
 Wait = tuple[Result, str]  # what becomes of every entry of a pass, and why
 NOT_SETTLED = Result.HELD_BACK, "the account is settled before entries go out, which the next pass does"
 
@@ -424,8 +427,7 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
         refusals = executor.refusals() if results[Result.REFUSED] else []
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
     show("\n".join(refusals))
-    failed = any(results[result] for result in (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED))
-    return EXIT_FAILED if failed else EXIT_DONE
+    return EXIT_FAILED if any(results[result] for result in NOT_DONE) else EXIT_DONE
 
 
 def _nothing_to_do(options: argparse.Namespace) -> str:
