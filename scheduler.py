@@ -7,13 +7,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from pathlib import Path
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 import local_broker
+import replay
 import requirements_check  # noqa: F401
 from clock import MARKET_ZONE, Clock, SystemClock
 from command_line import EXIT_DONE, EXIT_FAILED, add_test_mode, all_settings, run_guarded
@@ -28,6 +30,7 @@ from stopping import Stop, StoppableBroker, StoppableClock, Stopped
 from tables import print_table
 
 EXIT_TAKEN = 3
+FIRST_DAY, LAST_DAY = date(2006, 1, 1), date(2039, 12, 31)  # what the paper broker's calendar holds
 LOOK_SECONDS = 0.5
 PING_SECONDS = 15
 RETRY_SECONDS = 30
@@ -201,10 +204,32 @@ def main(argv: list[str] | None = None) -> int:
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--list", action="store_true", help="print the jobs with their next times, and do nothing")
     ways.add_argument("--standby", action="store_true", help="wait for another daemon's place")
-    return run_guarded(parser, argv, _main, PROGRAM_ERRORS)
+    ways.add_argument(
+        "--replay", nargs=2, type=_day, metavar=("FROM", "TO"),
+        help="live through past days at simulated time, on a database and a paper broker of their own",
+    )
+    parser.add_argument(
+        "--prices", type=Path, metavar="DIR",
+        help="for --replay: bars as *.csv and decisions as decisions.json instead of the bundled ones",
+    )
+    return run_guarded(parser, argv, lambda options: _main(parser, options), PROGRAM_ERRORS)
 
 
-def _main(options: argparse.Namespace) -> int:
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day such as 2025-07-03") from error
+
+
+def _main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.prices and not options.replay:
+        parser.error("--prices goes with --replay")
+    if options.replay:
+        first, last = options.replay
+        if not FIRST_DAY <= first <= last <= LAST_DAY:
+            parser.error(f"--replay takes two days in order, from {FIRST_DAY} to {LAST_DAY}")
+        return replay.main(all_settings(test_mode=True), first, last, options.prices)
     settings = all_settings(options.test_mode)
     if options.list:
         _print_table(settings)

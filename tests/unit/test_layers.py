@@ -17,13 +17,13 @@ LAYERS = (
     },
     {"broker_answers", "config", "tables", "trade"},
     {"broker_line", "db_layer", "local_broker"},
-    {"command_line", "session_locks"},
+    {"command_line", "paper_market", "session_locks"},
     {"analysis_rows", "audit_trail", "exposure", "job_ledger", "order_comparison", "trade_records"},
     {
         "adjustment_records", "alpaca_client", "fill_records", "kill_switch", "limit_raises", "order_records",
         "risk_checks",
     },
-    {"daily_loss", "order_news", "pass_log", "risk_gate"},
+    {"daily_loss", "order_news", "pass_log", "replay_checks", "risk_gate"},
     {"market_calendar", "market_view", "stopping"},
     {"order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
@@ -33,6 +33,7 @@ LAYERS = (
     {"data_fetch", "order_executor", "order_monitor", "position_monitor"},
     {"flattening", "job_table"},
     {"job_runner"},
+    {"replay"},
     {"scheduler"},
     {"scripts"},
 )
