@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from audit_trail import AlertKind, AlertLevel, raise_alert, resolve_alerts
 from clock import MARKET_ZONE, Clock
@@ -34,6 +34,7 @@ from pass_log import FAILURES_BEFORE_CRITICAL
 from session_locks import LockTakenError
 
 LOOKS_BACK = 31 * A_DAY
+A_MOMENT = timedelta(seconds=1)
 FORESEEABLE: tuple[type[Exception], ...] = (JobError, ConfigError, DatabaseError, SourceError, *PROGRAM_ERRORS)
 MAY_PASS: tuple[type[Exception], ...] = (JobError, LockTakenError, *PROGRAM_ERRORS)
 NO_DAEMON = "no daemon was running"
@@ -93,8 +94,9 @@ class JobRunner:
         """
         now = self._began = self._clock.now()
         settled, first = last_settled(db), first_run(db)
+        since = now if first is None else first - A_MOMENT  # that one may be what was begun and not ended
         for job in self.jobs:
-            self._settled[job.name] = max(settled.get(job.name, first or now), now - LOOKS_BACK)
+            self._settled[job.name] = max(settled.get(job.name, since), now - LOOKS_BACK)
         pending = {(job.name, due) for job in self.jobs for due in self.pending(job)}
         for name, due in unfinished(db):
             if (name, due) not in pending:

@@ -1,6 +1,4 @@
 """Daemons as processes of their own that may be killed: forked from one that has imported everything already.
-
-`market_time` passes for everybody by the machine's clock, only faster.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import apscheduler.schedulers.base
@@ -32,13 +31,24 @@ SHORTEST_SLEEP = 0.01
 
 
 class FastClock:
-    """The machine's clock, running `speed` times as fast since a moment that all processes know."""
+    """The machine's clock, `speed` times as fast from the moment on that all processes read in a file; still before."""
 
-    def __init__(self, start: datetime, epoch: float, speed: float) -> None:
-        self._start, self._epoch, self._speed = start, epoch, speed
+    def __init__(self, start: datetime, began: Path, speed: float) -> None:
+        self._start, self._began, self._speed = start, began, speed
+        self._epoch: float | None = None
+
+    def begin(self) -> None:
+        """Let time pass for everybody from now on."""
+        self._epoch = time.time()
+        part = self._began.with_suffix(".part")
+        part.write_text(str(self._epoch))
+        part.rename(self._began)
 
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=(time.time() - self._epoch) * self._speed)
+        if self._epoch is None and self._began.exists():
+            self._epoch = float(self._began.read_text())
+        passed = 0.0 if self._epoch is None else time.time() - self._epoch
+        return self._start + timedelta(seconds=passed * self._speed)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(max(seconds / self._speed, SHORTEST_SLEEP))
