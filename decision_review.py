@@ -39,6 +39,10 @@ class Result(StrEnum):
     UNTOUCHED = "untouched"
 
 
+# What keeps a pass from having done its work.
+FAILURES = (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What should become of a row: PLACED means to be carried out; `order_id` is an order whose mark is missing.

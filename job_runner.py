@@ -202,13 +202,13 @@ class JobRunner:
         """Leave an urgent run open while its grace lasts, by raising NotYetError."""
         if job.urgent and job.grace is not None and self._clock.now() - due <= job.grace:
             note_run(db, job.name, due, reason)
-            self._failed(db, job, reason)
+            self._failed(db, job, reason, final=False)
             raise NotYetError(reason)
 
-    def _failed(self, db: TradingDB, job: Job, reason: str) -> None:
+    def _failed(self, db: TradingDB, job: Job, reason: str, final: bool = True) -> None:
         self._failures[job.name] += 1
-        often = job.urgent or self._failures[job.name] >= FAILURES_BEFORE_CRITICAL
-        self._alert_failure(db, job, reason, AlertLevel.CRITICAL if often else AlertLevel.WARNING)
+        critical = (job.urgent and final) or self._failures[job.name] >= FAILURES_BEFORE_CRITICAL
+        self._alert_failure(db, job, reason, AlertLevel.CRITICAL if critical else AlertLevel.WARNING)
 
     def _alert_failure(self, db: TradingDB, job: Job, reason: str, level: AlertLevel) -> None:
         raise_alert(db, level, AlertKind.JOB_FAILED, job.name, f"{job.name}: {reason}", self._clock.now())

@@ -13,8 +13,9 @@ from functools import cached_property
 from clock import at_exchange, market_day
 from config import ScheduleSettings
 from data_fetch.tasks import run_task
+from decision_review import FAILURES
 from market_calendar import MarketCalendar, Session
-from order_executor import NOT_DONE, OrderExecutor
+from order_executor import OrderExecutor
 from order_monitor import OrderMonitor
 from parts import Parts
 from pass_log import Event, PassLog
@@ -180,8 +181,8 @@ def settle_account(work: Work, _due: datetime) -> None:
 def execute(work: Work, _due: datetime) -> None:
     """One pass of the executor."""
     results = work.executor.run()
-    if any(results[result] for result in NOT_DONE):
-        raise JobError("; ".join(f"{result}: {results[result]}" for result in NOT_DONE if results[result]))
+    if any(results[result] for result in FAILURES):
+        raise JobError("; ".join(f"{result}: {results[result]}" for result in FAILURES if results[result]))
 
 
 def monitor_orders(work: Work, _due: datetime) -> None:

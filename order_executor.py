@@ -18,7 +18,7 @@ from config import Settings
 from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
 from decision import Action
-from decision_review import DecisionReview, Result, Verdict, decision_of
+from decision_review import FAILURES, DecisionReview, Result, Verdict, decision_of
 from kill_switch import Control, TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
 from order_changes import (
@@ -62,9 +62,6 @@ ORDER BY orders.id
 """
 
 log = logging.getLogger("order_executor")
-
-# With any of these a pass has not done its work, through no fault of a decision.
-NOT_DONE = (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED)
 
 Wait = tuple[Result, str]  # what becomes of every entry of a pass, and why
 NOT_SETTLED = Result.HELD_BACK, "the account is settled before entries go out, which the next pass does"
@@ -427,7 +424,7 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
         refusals = executor.refusals() if results[Result.REFUSED] else []
     show(", ".join(f"{result}: {count}" for result, count in sorted(results.items())) or _nothing_to_do(options))
     show("\n".join(refusals))
-    return EXIT_FAILED if any(results[result] for result in NOT_DONE) else EXIT_DONE
+    return EXIT_FAILED if any(results[result] for result in FAILURES) else EXIT_DONE
 
 
 def _nothing_to_do(options: argparse.Namespace) -> str:

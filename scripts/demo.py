@@ -1,9 +1,10 @@
-"""The demo: four invented trading days on an embedded PostgreSQL and the local paper broker, from decisions to P&L."""
+"""The demo on invented prices: four trading days from decisions to P&L, then a week of the daemon in a moment."""
 
 import argparse
 import json
 import logging
 import sys
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
@@ -11,11 +12,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import requirements_check  # noqa: F401 isort: skip
 
+import replay
 from alpaca_client import Broker
 from audit_trail.__main__ import print_chain
 from audit_trail.trace import chain, find_decisions
 from clock import MARKET_ZONE
-from command_line import EXIT_DONE, run_program, show
+from command_line import run_program, show
 from config import LOCAL_STATE, PROJECT_ROOT, Settings, load_settings
 from db_layer import TradingDB
 from order_executor import OrderExecutor
@@ -30,6 +32,7 @@ STATE = LOCAL_STATE / "demo"
 DAYS = (date(2025, 6, 2), date(2025, 6, 3), date(2025, 6, 4), date(2025, 6, 5))
 PASS_TIMES = [time(9, 45)] + [time(hour, 5) for hour in range(10, 17)] + [time(18)]
 TRACED = "DEMO-1"
+WEEK = (date(2025, 6, 30), date(2025, 7, 4))
 
 ADD_DECISION = """
 INSERT INTO analysis_decision ("Analysis_Id", "Date_time", "Ticker", "Decision", "Approve")
@@ -65,16 +68,16 @@ def main(argv: list[str] | None = None) -> int:
     return run_program(parser, argv, _work, PROGRAM_ERRORS)
 
 
-def _work(_options: argparse.Namespace, _settings: Settings) -> int:
+def _work(_options: argparse.Namespace, settings: Settings) -> int:
     logging.getLogger().setLevel(logging.WARNING)
     show("Starting an embedded PostgreSQL and the local paper broker with invented prices ...")
     with own_market(STATE, "demo") as (db, market):
         _add_decisions(db)
         clock = MarketClock(market, datetime.combine(DAYS[0], time(9), MARKET_ZONE))
         market.add_bars((INPUT / "prices.csv").read_bytes())
-        settings = load_settings(True, {"ALPACA_BASE_URL": market.url})
-        with Broker(settings.alpaca, clock=clock) as broker:
-            _trade(db, broker, settings, clock)
+        own = load_settings(True, {"ALPACA_BASE_URL": market.url})
+        with Broker(own.alpaca, clock=clock) as broker:
+            _trade(db, broker, own, clock)
         _tell(db)
     show(
         "\nThe database stays for a look of your own:\n"
@@ -82,7 +85,8 @@ def _work(_options: argparse.Namespace, _settings: Settings) -> int:
         "  trading=> TABLE trade_journal;\n"
         "Everything said to and heard from the broker is in audit.api_payloads, the tables are described by \\d+.",
     )
-    return EXIT_DONE
+    show("\nA week of the daemon, which runs by itself: every job at its minute ...\n")
+    return replay.main(replace(own, schedule=settings.schedule), *WEEK)
 
 
 def _add_decisions(db: TradingDB) -> None:

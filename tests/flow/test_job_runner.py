@@ -193,7 +193,7 @@ def test_an_executor_that_does_not_reach_the_broker_tries_again_until_its_window
     ((due, status, reason),) = stage.runs("order_executor")
     assert (due, status) == (at(WEDNESDAY, "09:45"), "running")
     assert "503" in (reason or "")
-    assert stage.alerts(AlertKind.JOB_FAILED) == [("critical", "order_executor", False)]
+    assert stage.alerts(AlertKind.JOB_FAILED) == [("warning", "order_executor", False)]
     stage.world.market.faults.clear()
     stage.go_to(WEDNESDAY, "09:50")
     runner.handle(job)
