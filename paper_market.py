@@ -16,10 +16,13 @@ import embedded_postgres
 from clock import ManualClock
 from config import PROJECT_ROOT, ConfigError
 from db_layer import DatabaseError, TradingDB
+from local_broker import LocalBrokerError
+
+TIMEOUT_SECONDS = 30
 
 
 class PaperMarket:
-    """A paper broker that is told the time and the prices; raises requests.RequestException when it does not answer."""
+    """A paper broker that is told the time and the prices; raises LocalBrokerError when it does not answer."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -39,7 +42,10 @@ class PaperMarket:
         self._control("bars", data=bars)
 
     def _control(self, what: str, **content: Any) -> None:
-        answer = self._session.post(f"{self.url}/control/{what}", timeout=30, **content)
+        try:
+            answer = self._session.post(f"{self.url}/control/{what}", timeout=TIMEOUT_SECONDS, **content)
+        except requests.RequestException as error:
+            raise LocalBrokerError(f"the paper broker does not answer: {error}") from error
         if answer.status_code != 200:
             raise ConfigError(f"the paper broker does not take the {what}: {answer.text.strip()}")
 
@@ -64,7 +70,7 @@ class MarketClock(ManualClock):
 def own_market(state: Path, name: str) -> Iterator[tuple[TradingDB, PaperMarket]]:
     """Give an empty database, which stays for a look, and a paper broker, which ends; one at a time keeps such a state.
 
-    Raises ConfigError, and DatabaseError when another one is at it.
+    Raises ConfigError, LocalBrokerError, and DatabaseError when another one is at it.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -91,6 +97,8 @@ def _paper_broker(state: Path) -> Iterator[PaperMarket]:
     with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
+            if "http://" not in line:
+                raise LocalBrokerError("the paper broker did not start; run python -m paper_broker to see why")
             market = PaperMarket(line[line.index("http://"):].strip())
             yield market
             market.close()

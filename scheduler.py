@@ -35,7 +35,7 @@ LOOK_SECONDS = 0.5
 PING_SECONDS = 15
 RETRY_SECONDS = 60
 STANDBY_SECONDS = 2
-LONGEST_PAUSE_SECONDS = 30
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1, 30
 WIND_UP_SECONDS = 5  # besides the time that one call to the broker may take
 WIND_UP_LOOK_SECONDS = 0.02
 
@@ -60,16 +60,19 @@ class DueTrigger(BaseTrigger):  # type: ignore[misc]
 class Clockwork(BlockingScheduler):  # type: ignore[misc]
     """APScheduler with a thread for each lane; its waiting goes by our clock and is short, to look around between.
 
-    It goes on as long as `look` says so.
+    It goes on as long as `look` says so; once `stop` was asked for, what is queued does not begin. `busy` are the jobs
+    that are at work.
     """
 
-    def __init__(self, runner: JobRunner, clock: Clock, look: Callable[[], bool]) -> None:
+    def __init__(self, runner: JobRunner, clock: Clock, stop: Stop, look: Callable[[], bool]) -> None:
         # What a late or a doubled wake-up means is for the runner to say, which asks what is due each time.
         defaults = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         lanes = {str(lane): ThreadPoolExecutor(1) for lane in Lane}
         super().__init__(timezone=MARKET_ZONE, executors=lanes, job_defaults=defaults)
+        self.busy: set[str] = set()
         self._runner = runner
         self._clock = clock
+        self._stop = stop
         self._look = look
         self._seen = runner.calendar.version
         for number, job in enumerate(runner.jobs):
@@ -91,13 +94,19 @@ class Clockwork(BlockingScheduler):  # type: ignore[misc]
             job.modify(next_run_time=self._clock.now())
 
     def _fire(self, job: Job, name: str) -> None:
+        # In this order: whoever asks for the stop and then sees nobody busy knows that nobody will be.
+        self.busy.add(name)
         try:
+            self._stop.check()
             self._runner.handle(job)
         except NotYetError as error:
             log.warning("a run is tried again soon", extra={"job": job.name, "reason": error})
-            self.modify_job(name, next_run_time=self._clock.now() + timedelta(seconds=RETRY_SECONDS))
+            if not self._stop.asked:
+                self.modify_job(name, next_run_time=self._clock.now() + timedelta(seconds=RETRY_SECONDS))
         except Stopped:
-            log.info("a run was interrupted; the next daemon takes it up", extra={"job": job.name})
+            log.info("a run was left to the next daemon", extra={"job": job.name})
+        finally:
+            self.busy.discard(name)
 
 
 class Daemon:
@@ -121,19 +130,19 @@ class Daemon:
         Raises LockTakenError when another daemon works and this one is not to wait for its place, HungError when a run
         does not end, and DatabaseError when the database is there and not usable.
         """
-        pause = 1
+        pause, waits = FIRST_PAUSE_SECONDS, False
         with suppress(Stopped):
             while True:
                 try:
                     with hold_daemon(self._db):
-                        pause = 1
+                        pause, waits = FIRST_PAUSE_SECONDS, False
                         return self._work()
                 except LockTakenError as error:
                     if not standby:
                         raise
-                    if pause == 1:
-                        log.info("standing by", extra={"until": error})
-                    pause = STANDBY_SECONDS
+                    if not waits:
+                        log.info("standing by", extra={"reason": error})
+                    pause, waits = STANDBY_SECONDS, True
                 except DatabaseError as error:
                     if not error.lost_connection:
                         raise
@@ -150,14 +159,14 @@ class Daemon:
                 lane: lanes.enter_context(_work_of(self._settings, calendar, clock, stop)) for lane in Lane
             })
             runner.begin(self._db)
-            clockwork = Clockwork(runner, self._clock, lambda: self._look(runner))
+            clockwork = Clockwork(runner, self._clock, stop, lambda: self._look(runner))
             log.info("ready", extra={"jobs": len(runner.jobs)})
             try:
                 clockwork.start()
             finally:
                 stop.ask()
                 clockwork.shutdown(wait=False)
-                self._wind_up(runner)
+                self._wind_up(clockwork)
 
     def _look(self, runner: JobRunner) -> bool:
         """Look between two jobs whether all is well; False when a stop is asked for.
@@ -175,11 +184,11 @@ class Daemon:
             raise HungError(f"{hung.job.name}, due {hung.due:%Y-%m-%d %H:%M} UTC, has exceeded {hung.job.deadline}")
         return not self._stop.asked
 
-    def _wind_up(self, runner: JobRunner) -> None:
+    def _wind_up(self, clockwork: Clockwork) -> None:
         """Let the unit of work that is under way end. Raises HungError when it does not."""
         patience = self._settings.alpaca.timeout_seconds + WIND_UP_SECONDS
         began = self._base_clock.now()
-        while runner.running:
+        while clockwork.busy:
             if (self._base_clock.now() - began).total_seconds() > patience:
                 raise HungError(f"a run did not end within {patience:g} seconds")
             self._base_clock.sleep(WIND_UP_LOOK_SECONDS)
@@ -262,7 +271,7 @@ def _serve(settings: Settings, standby: bool) -> int:
     except HungError as error:
         # Its thread cannot be ended, and an ordinary exit would wait for it.
         print(f"scheduler.py: {error}; the process ends without it", file=sys.stderr, flush=True)
-        os._exit(EXIT_FAILED)
+        os._exit(EXIT_DONE if stop.asked else EXIT_FAILED)
     return EXIT_DONE
 
 
