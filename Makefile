@@ -13,6 +13,7 @@ test: .venv
 
 soak: .venv
 	@$(python) -m pytest --quiet --hypothesis-profile=soak tests/property tests/crash -k 'order_life or crash_points'
+	@$(python) -m pytest --quiet -m soak --timeout=7200 tests/crash
 
 mutants: .venv
 	@$(python) -m tests.mutants

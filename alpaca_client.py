@@ -35,6 +35,7 @@ from broker_answers import (
     checked_hours,
     checked_order,
     checked_position,
+    checked_session,
     checked_split,
     holdings_by_symbol,
     id_of_json,
@@ -45,7 +46,7 @@ from broker_answers import (
     same_order,
 )
 from broker_line import TOO_MANY_REQUESTS, Line, Outcome, Reply, Request, tame
-from clock import Clock, SystemClock
+from clock import Clock, SystemClock, at_exchange
 from config import AlpacaSettings, load_settings
 from order_listing import Exchange, IsNews, ListedOrder, ListedPage, ListedRow, Listing, Recorder, listed_rows
 
@@ -239,9 +240,16 @@ class Broker:
 
     def trading_days(self, first: date, last: date) -> list[date]:
         """Return the days between these two, both included, on which the market is open. Raises BrokerError."""
-        params = {"start": first.isoformat(), "end": last.isoformat()}
-        days = {checked_day(row) for row in self._read_list("/v2/calendar", params)}
+        days = {checked_day(row) for row in self._calendar(first, last)}
         return sorted(day for day in days if first <= day <= last)
+
+    def sessions(self, first: date, last: date) -> dict[date, tuple[datetime, datetime]]:
+        """Return open and close of each trading day between these two, both included; aware UTC. Raises BrokerError."""
+        rows = map(checked_session, self._calendar(first, last))
+        return {
+            day: (at_exchange(day, opens), at_exchange(day, closes))
+            for day, opens, closes in rows if first <= day <= last
+        }
 
     def account(self) -> JsonObject:
         """Return the account. Raises BrokerError; also when it is not the pinned one (ALPACA_ACCOUNT_NUMBER)."""
@@ -290,6 +298,9 @@ class Broker:
                 return found
             params["page_token"] = token
         raise BrokerError("the daily bars did not come to an end; nothing was concluded from them")
+
+    def _calendar(self, first: date, last: date) -> list[Json]:
+        return self._read_list("/v2/calendar", {"start": first.isoformat(), "end": last.isoformat()})
 
     def _activity_pages(self, path: str, wanted: Mapping[str, str], after: datetime) -> Iterator[list[JsonObject]]:
         wanted = {**wanted, "after": after.isoformat(), "page_size": str(ACTIVITIES_PAGE_SIZE)}

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -242,6 +242,18 @@ def _daily_bar(row: Json) -> DailyBar | None:
     if high is None or low is None or at is None or low > high:
         return None
     return DailyBar(at.astimezone(MARKET_ZONE).date(), high, low)
+
+
+def checked_session(row: Json) -> tuple[date, time, time]:
+    """Return the day of a row of the market calendar, and its open and close at the exchange. Raises BrokerError."""
+    day = checked_day(row)
+    try:
+        opens, closes = time.fromisoformat(row["open"]), time.fromisoformat(row["close"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise BrokerError(f"the broker sent a market calendar without the hours of {day}") from error
+    if opens.tzinfo or closes.tzinfo or opens >= closes:
+        raise BrokerError(f"the broker sent a market calendar in which {day} is open from {opens} to {closes}")
+    return day, opens, closes
 
 
 def last_trades(answer: Json, wanted: Container[str]) -> dict[str, LastTrade | None]:

@@ -1,11 +1,21 @@
 """Where time comes from: every worker is given a clock and asks nothing else for the time."""
 
-import time
-from datetime import UTC, datetime, timedelta
+import time as system_time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 MARKET_ZONE = ZoneInfo("America/New_York")
+
+
+def market_day(moment: datetime) -> date:
+    """Return the day it is at the exchange."""
+    return moment.astimezone(MARKET_ZONE).date()
+
+
+def at_exchange(day: date, at: time) -> datetime:
+    """Return a time of day at the exchange as aware UTC."""
+    return datetime.combine(day, at, MARKET_ZONE).astimezone(UTC)
 
 
 class Clock(Protocol):
@@ -23,7 +33,7 @@ class SystemClock:
         return datetime.now(UTC)
 
     def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        system_time.sleep(seconds)
 
 
 class ManualClock:

@@ -30,6 +30,7 @@ NO_KEY = "test-mode"  # what the local paper broker is given
 DATA_URL = "https://data.alpaca.markets"
 QUIVER_URL = "https://api.quiverquant.com"
 LEGISLATORS_URL = "https://unitedstates.github.io/congress-legislators"
+CLOCKS_HAVE_CHANGED = "03:00"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 log = logging.getLogger("config")
@@ -80,6 +81,7 @@ class ScheduleSettings:
     """When the daemon runs its jobs: US Eastern wall time; None means the job is off."""
 
     order_executor_time: time
+    order_executor_late_minutes: int  # how late a run may begin that the daemon could not begin in time
     order_monitor_minutes: int
     order_monitor_eod_time: time
     position_monitor_minutes: int
@@ -300,10 +302,15 @@ class _Environment:
             raise ConfigError(f"{name} is {number}; expected a whole number from {low} to {high}")
         return int(number)
 
-    def clock_time(self, name: str, default: str) -> time:
+    def job_time(self, name: str, default: str) -> time:
         value = self.text(name, default)
         if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
             raise ConfigError(f"{name} is {value!r}; expected a time of day such as 09:45")
+        if value < CLOCKS_HAVE_CHANGED:
+            raise ConfigError(
+                f"{name} is {value!r}; expected {CLOCKS_HAVE_CHANGED} or later, because the hours before that come "
+                "twice or not at all when the clocks change"
+            )
         return time.fromisoformat(value)
 
     def symbols(self, name: str) -> frozenset[str]:
@@ -399,20 +406,21 @@ def _refuse_unconfirmed_live(env: _Environment, base_url: str, paper: bool, test
 def _schedule(env: _Environment) -> ScheduleSettings:
     strategy_time = env.text("CONGRESSIONAL_STRATEGY_TIME")
     return ScheduleSettings(
-        order_executor_time=env.clock_time("ORDER_EXECUTOR_TIME", "09:45"),
+        order_executor_time=env.job_time("ORDER_EXECUTOR_TIME", "09:45"),
+        order_executor_late_minutes=env.whole("ORDER_EXECUTOR_LATE_MINUTES", 120, 1, 390),
         order_monitor_minutes=env.whole("ORDER_MONITOR_MINUTES", 5, 1, 60),
-        order_monitor_eod_time=env.clock_time("ORDER_MONITOR_EOD_TIME", "18:00"),
+        order_monitor_eod_time=env.job_time("ORDER_MONITOR_EOD_TIME", "18:00"),
         position_monitor_minutes=env.whole("POSITION_MONITOR_MINUTES", 10, 1, 60),
-        position_monitor_eod_time=env.clock_time("POSITION_MONITOR_EOD_TIME", "18:15"),
-        congress_fetch_time=env.clock_time("CONGRESS_FETCH_TIME", "07:00"),
-        insider_fetch_time=env.clock_time("INSIDER_FETCH_TIME", "07:15"),
-        maintenance_time=env.clock_time("MAINTENANCE_TIME", "05:30"),
+        position_monitor_eod_time=env.job_time("POSITION_MONITOR_EOD_TIME", "18:15"),
+        congress_fetch_time=env.job_time("CONGRESS_FETCH_TIME", "07:00"),
+        insider_fetch_time=env.job_time("INSIDER_FETCH_TIME", "07:15"),
+        maintenance_time=env.job_time("MAINTENANCE_TIME", "05:30"),
         congressional_strategy_time=(
-            env.clock_time("CONGRESSIONAL_STRATEGY_TIME", "") if strategy_time else None
+            env.job_time("CONGRESSIONAL_STRATEGY_TIME", "") if strategy_time else None
         ),
-        daily_summary_time=env.clock_time("DAILY_SUMMARY_TIME", "18:30"),
+        daily_summary_time=env.job_time("DAILY_SUMMARY_TIME", "18:30"),
         retention_day=env.whole("RETENTION_DAY", 1, 1, 28),
-        retention_time=env.clock_time("RETENTION_TIME", "04:00"),
+        retention_time=env.job_time("RETENTION_TIME", "04:00"),
     )
 
 

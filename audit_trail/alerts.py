@@ -38,6 +38,7 @@ class AlertKind(StrEnum):
 
     AMENDED_WITHOUT_ORDER = "amended_without_order"
     BROKER_MISMATCH = "broker_mismatch"
+    CALENDAR_DIFFERS = "calendar_differs"
     DECISION_EDITED = "decision_edited"
     DECISION_LEFT_ALONE = "decision_left_alone"
     DECISION_ROW_NOT_MARKED = "decision_row_not_marked"
@@ -46,6 +47,8 @@ class AlertKind(StrEnum):
     EXECUTION_NOT_RECORDED = "execution_not_recorded"
     EXTERNAL_ORDER = "external_order"
     EXTERNAL_POSITION = "external_position"
+    JOB_FAILED = "job_failed"
+    JOB_MISSED = "job_missed"
     LATE_FILL = "late_fill"
     LATE_ORDER = "late_order"
     NOT_ATTENDED_TO = "not_attended_to"

@@ -1,36 +1,30 @@
-"""The demo: four invented trading days on an embedded PostgreSQL and the local paper broker, from data to P&L."""
+"""The demo, on invented prices: four trading days from data and decisions to P&L, then a week of the daemon."""
 
 import argparse
-import fcntl
 import json
 import logging
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import requirements_check  # noqa: F401 isort: skip
 
-import requests
-
-import embedded_postgres
+import replay
 from alpaca_client import Broker
 from audit_trail.__main__ import print_chain
 from audit_trail.trace import chain, find_decisions
-from clock import MARKET_ZONE, ManualClock
-from command_line import EXIT_DONE, run_program, show
-from config import LOCAL_STATE, PROJECT_ROOT, ConfigError, Settings, load_settings
+from clock import MARKET_ZONE
+from command_line import run_program, show
+from config import LOCAL_STATE, PROJECT_ROOT, Settings, load_settings
 from data_fetch.source_line import SourceError
 from data_fetch.tasks import run_task
-from db_layer import DatabaseError, TradingDB
+from db_layer import TradingDB
 from order_executor import OrderExecutor
 from order_monitor import OrderMonitor
+from paper_market import MarketClock, own_market
 from parts import PROGRAM_ERRORS
 from position_monitor import PositionMonitor
 from strategies import STRATEGIES
@@ -44,6 +38,7 @@ DAYS = (date(2025, 6, 2), date(2025, 6, 3), date(2025, 6, 4), date(2025, 6, 5))
 FETCHES = (("maintenance_daily", time(5, 30)), ("congress_daily", time(7)), ("insider_daily", time(7, 15)))
 PASS_TIMES = [time(9, 45)] + [time(hour, 5) for hour in range(10, 17)] + [time(18)]
 TRACED = "DEMO-1"
+WEEK = (date(2025, 6, 30), date(2025, 7, 4))
 
 ADD_DECISION = """
 INSERT INTO analysis_decision ("Analysis_Id", "Date_time", "Ticker", "Decision", "Approve")
@@ -93,34 +88,16 @@ def main(argv: list[str] | None = None) -> int:
     return run_program(parser, argv, _work, (*PROGRAM_ERRORS, SourceError))
 
 
-def _work(_options: argparse.Namespace, _settings: Settings) -> int:
+def _work(_options: argparse.Namespace, settings: Settings) -> int:
     logging.getLogger().setLevel(logging.WARNING)
-    try:
-        STATE.mkdir(parents=True, exist_ok=True)
-        lock = (STATE / "users.lock").open("a")
-    except OSError as error:
-        raise ConfigError(f"the demo keeps its state in {STATE}, which cannot be written: {error.strerror}") from error
-    with lock as alone:
-        try:
-            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatabaseError("another demo is running; wait for its end") from None
-        _run()
-    return EXIT_DONE
-
-
-def _run() -> None:
-    shutil.rmtree(STATE / "postgres", ignore_errors=True)
     show("Starting an embedded PostgreSQL and the local paper broker with invented prices ...")
-    database = embedded_postgres.connection_parameters(STATE / "postgres")
-    with TradingDB(config=database, application_name="demo") as db, _paper_broker() as url:
-        db.create_schema(test_mode=True)
+    with own_market(STATE, "demo") as (db, market):
         _add_decisions(db)
-        _control(url, "clock", json={"now": datetime.combine(DAYS[0], FETCHES[0][1], MARKET_ZONE).isoformat()})
-        _control(url, "bars", data=(INPUT / "prices.csv").read_bytes())
-        settings = load_settings(True, {"ALPACA_BASE_URL": url})
-        with Broker(settings.alpaca) as broker:
-            _trade(db, broker, settings, url)
+        clock = MarketClock(market, datetime.combine(DAYS[0], FETCHES[0][1], MARKET_ZONE))
+        market.add_bars((INPUT / "prices.csv").read_bytes())
+        own = load_settings(True, {"ALPACA_BASE_URL": market.url})
+        with Broker(own.alpaca, clock=clock) as broker:
+            _trade(db, broker, own, clock)
         _tell(db)
     show(
         "\nThe database stays for a look of your own:\n"
@@ -128,18 +105,8 @@ def _run() -> None:
         "  trading=> TABLE trade_journal;\n"
         "Everything said to and heard from the broker is in audit.api_payloads, the tables are described by \\d+.",
     )
-
-
-@contextmanager
-def _paper_broker() -> Iterator[str]:
-    # The lock is the demo's as long as it lives; without it the broker ends by itself.
-    command = [sys.executable, "-m", "paper_broker", "--users-lock", str(STATE / "users.lock")]
-    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            yield line[line.index("http://"):].strip()
-        finally:
-            process.terminate()
+    show("\nA week of the daemon, which runs by itself: every job at its minute ...\n")
+    return replay.main(replace(own, schedule=settings.schedule), *WEEK)
 
 
 def _add_decisions(db: TradingDB) -> None:
@@ -150,12 +117,11 @@ def _add_decisions(db: TradingDB) -> None:
         })
 
 
-def _trade(db: TradingDB, broker: Broker, settings: Settings, url: str) -> None:
+def _trade(db: TradingDB, broker: Broker, settings: Settings, clock: MarketClock) -> None:
     """Live through the days: executor and strategy once in the morning, the monitors through the day and after it.
 
     Before the first of them the outside data is fetched.
     """
-    clock = ManualClock(datetime.combine(DAYS[0], FETCHES[0][1], MARKET_ZONE))
     executor = OrderExecutor(db=db, broker=broker, clock=clock, settings=settings)
     orders = OrderMonitor(db=db, broker=broker, clock=clock, settings=settings)
     positions = PositionMonitor(db=db, broker=broker, clock=clock, settings=settings)
@@ -166,7 +132,6 @@ def _trade(db: TradingDB, broker: Broker, settings: Settings, url: str) -> None:
         done = run_task(task, db, clock, settings)
         _report(clock.now().astimezone(MARKET_ZONE), "data fetch", {f"{task}, records": done.run.counts.total()})
     for moment in (datetime.combine(day, at, MARKET_ZONE) for day in DAYS for at in PASS_TIMES):
-        _control(url, "clock", json={"now": moment.isoformat()})
         clock.set(moment)
         if moment.time() == PASS_TIMES[0]:
             _report(moment, "executor", executor.run())
@@ -176,13 +141,6 @@ def _trade(db: TradingDB, broker: Broker, settings: Settings, url: str) -> None:
                 print_plan(plan, "decided")
         _report(moment, "order monitor", orders.run())
         positions.run()
-
-
-def _control(url: str, what: str, **content: Any) -> None:
-    """Tell the paper broker the time or the prices of the days to come."""
-    with requests.Session() as session:
-        session.trust_env = False
-        session.post(f"{url}/control/{what}", timeout=10, **content).raise_for_status()
 
 
 def _report(moment: datetime, who: str, counts: dict[object, int] | object) -> None:

@@ -234,11 +234,12 @@ def test_logs_are_json_on_request_and_hold_no_key(configured: dict[str, str], db
 
 
 def test_the_demo_runs_to_its_end(bare: Path) -> None:
-    result = run(bare, "scripts/demo.py")
+    result = run(bare, "scripts/demo.py", ORDER_MONITOR_MINUTES="60", POSITION_MONITOR_MINUTES="60")
     assert result.returncode == 0, result.stderr
     for expected in (
         "TARGET_HIT", "STOPPED_OUT", "TREND", "must be at least 0.01 below", "What is recorded about",
         "congressional 1.0.0, as of 2025-06-02 13:45 UTC", "From a filing to a closed trade",
+        "Replay of 2025-06-30 to 2025-07-04", "2025-07-03   09:30-13:00", "2025-07-04   closed", "306.00",
     ):
         assert expected in result.stdout
     filings = [line.split()[0] for line in result.stdout.splitlines() if "NVDA-20250602-" in line]
