@@ -1,11 +1,16 @@
 """Where time comes from: every worker is given a clock and asks nothing else for the time."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 MARKET_ZONE = ZoneInfo("America/New_York")
+
+
+def midnight(day: date) -> datetime:
+    """Return when a US Eastern day begins, in UTC."""
+    return datetime(day.year, day.month, day.day, tzinfo=MARKET_ZONE).astimezone(UTC)
 
 
 class Clock(Protocol):

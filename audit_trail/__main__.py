@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from audit_trail.commands import tracing
+from audit_trail.commands import reporting, tracing
 from audit_trail.commands.command import Call
 from clock import SystemClock
 from command_line import add_test_mode, run_program
@@ -11,6 +11,7 @@ from config import Settings, get_postgres_config
 from db_layer import TradingDB
 
 COMMANDS = (
+    *reporting.COMMANDS,
     *tracing.COMMANDS,
 )
 
