@@ -21,28 +21,29 @@ WITH decided AS (
     FROM decided GROUP BY strategy_name, strategy_version
 ), waited AS (
     SELECT strategy_name, strategy_version,
-           percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (
-               ORDER BY GREATEST(extract(epoch FROM filled_at - entry.created_at), 0)::float8) AS seconds
+           percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY filled_at - entry.created_at) AS waits
     FROM decided JOIN order_execution entry ON entry.trade_decision_id = decided.id
     WHERE order_type = 'ENTRY' AND filled_at IS NOT NULL AND entry.created_at >= %(start)s
     GROUP BY strategy_name, strategy_version
 )
-SELECT counted.*, seconds[1] AS fill_seconds, seconds[2] AS fill_seconds_p95
+SELECT counted.*, extract(epoch FROM waits[1])::float8 AS fill_seconds,
+       extract(epoch FROM waits[2])::float8 AS fill_seconds_p95
 FROM counted LEFT JOIN waited USING (strategy_name, strategy_version) ORDER BY strategy_name, strategy_version
 """
 # By day of exit, which is all that sums and their falls need. Shares and prices are those of the decision's day, before
 # splits; a market order's price is the one it was checked with. A trade never begins before its decision, but may begin
 # later. OFFSET keeps each price from being looked up for every sum it is in.
 TRADED = """
-SELECT strategy_name, strategy_version, status, day, count(*) AS trades,
+SELECT strategy_name, strategy_version, side, status, day, count(*) AS trades,
        count(*) FILTER (WHERE pnl_is_estimate) AS estimates, count(*) FILTER (WHERE actual_pnl > 0) AS won,
        sum(actual_pnl) AS pnl, sum(actual_pnl) FILTER (WHERE actual_pnl > 0) AS gains, sum(planned_qty) AS planned,
-       sum(filled_qty) AS filled, sum(way * (paid - price * filled_qty)) AS slippage, sum(price * filled_qty) AS volume
+       sum(filled_qty) AS filled, sum(actual_entry * actual_qty) FILTER (WHERE price IS NOT NULL) AS paid,
+       sum(price * filled_qty) AS volume
 FROM (
-    SELECT strategy_name, strategy_version, journal.status, actual_pnl, pnl_is_estimate, planned_qty,
-           CASE journal.status WHEN 'CLOSED' THEN (exit_date AT TIME ZONE %(zone)s)::date END AS day,
+    SELECT strategy_name, strategy_version, journal.side, journal.status, actual_pnl, pnl_is_estimate, planned_qty,
+           actual_entry, actual_qty,
            CASE split_ratio WHEN 1 THEN actual_qty ELSE actual_qty / split_ratio END AS filled_qty,
-           actual_entry * actual_qty AS paid, CASE journal.side WHEN 'buy' THEN 1 ELSE -1 END AS way,
+           CASE journal.status WHEN 'CLOSED' THEN (exit_date AT TIME ZONE %(zone)s)::date END AS day,
            CASE WHEN planned_entry IS NOT NULL OR actual_entry IS NULL THEN planned_entry ELSE (
                SELECT substring(observed_value FROM '^[0-9]+[.]?[0-9]*')::numeric FROM audit.risk_checks made
                WHERE made.trade_decision_id = decision.id AND check_name = 'reference_price'
@@ -52,7 +53,7 @@ FROM (
       AND (%(name)s::text IS NULL OR strategy_name = %(name)s)
     OFFSET 0
 ) AS traded
-GROUP BY strategy_name, strategy_version, status, day ORDER BY strategy_name, strategy_version, day
+GROUP BY strategy_name, strategy_version, side, status, day ORDER BY strategy_name, strategy_version, day
 """
 REASONS = """
 SELECT strategy_name, strategy_version, reason, code, count(*) AS failures, max(failed_at) AS last_seen_at
@@ -60,6 +61,7 @@ FROM audit.failed_decisions
 WHERE created_at >= %(start)s AND created_at < %(end)s AND (%(name)s::text IS NULL OR strategy_name = %(name)s)
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, failures DESC
 """
+WAY = {"buy": 1, "sell": -1}
 WHO = (Column("strategy_name", "Strategy"), Column("strategy_version", "Version"))
 
 
@@ -87,7 +89,7 @@ def _measures(days: Sequence[Row]) -> Row:
     closed = [row for row in days if row["status"] == "CLOSED"]
     done = [row for row in days if row["status"] != "ORDERED"]
     trades, pnl, gains = sum(row["trades"] for row in closed), _sum(closed, "pnl"), _sum(closed, "gains")
-    slippage = _sum(days, "slippage")
+    slippage = sum((WAY[row["side"]] * (row["paid"] - row["volume"]) for row in days if row["paid"]), Decimal(0))
     return {
         "closed": trades, "held": sum(row["trades"] for row in days if row["status"] == "POSITION"),
         "estimates": sum(row["estimates"] for row in closed), "pnl": pnl, "gains": gains, "losses": gains - pnl,

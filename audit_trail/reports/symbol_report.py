@@ -11,9 +11,8 @@ from audit_trail.reports.report import ZONE_WORDS, Chart, Column, Fact, Facts, K
 from db_layer import Row, TradingDB
 
 KNOWN = """
-SELECT disclosed.available_at, person_name, side, transaction_type, transaction_date, disclosure_date, amount_low,
-       amount_high, disclosed.id AS quiver_trade_id, chamber, source, run.run_id, run.task_name,
-       run.completed_at AS run_completed_at
+SELECT disclosed.available_at, person_name, side, transaction_date, disclosure_date, amount_low, amount_high,
+       disclosed.id AS quiver_trade_id, run.run_id, run.task_name
 FROM quiver_trades disclosed LEFT JOIN audit.data_ingestion_runs run ON run.id = disclosed.data_ingestion_run_id
 WHERE symbol = %(symbol)s AND disclosed.available_at >= %(start)s AND disclosed.available_at < %(end)s
 ORDER BY disclosed.available_at DESC, disclosed.id DESC
@@ -97,12 +96,10 @@ def _summary(
 def _known(rows: Sequence[Row]) -> Table:
     return Table("quiver_trades", "What became known", (
         Column("available_at", "Known since", Kind.TIME), Column("person_name", "Who"), Column("side", "Side"),
-        Column("transaction_type", "Transaction", detail=True), Column("transaction_date", "Traded on", Kind.DAY),
+        Column("transaction_date", "Traded on", Kind.DAY),
         Column("disclosure_date", "Reported on", Kind.DAY, detail=True), Column("amount_low", "From $", Kind.SHARES),
         Column("amount_high", "To $", Kind.SHARES, detail=True), Column("quiver_trade_id", "Id"),
-        Column("chamber", "Chamber", detail=True), Column("source", "Source", detail=True),
         Column("run_id", "Run", detail=True), Column("task_name", "Task", detail=True),
-        Column("run_completed_at", "Run completed", Kind.TIME, detail=True),
     ), rows, "No disclosed trade became known in this period.",
         "`audit_trail origin ID` tells which run brought a disclosed trade.")
 

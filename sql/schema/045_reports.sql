@@ -1,7 +1,9 @@
 -- What the reports of audit_trail are read from; docs/benchmarks.md says what they take.
 
--- Everything known about a symbol since a day, in the order in which it became known.
-CREATE INDEX IF NOT EXISTS quiver_trades_known ON quiver_trades (symbol, available_at);
+-- Everything known about a symbol since a day, without a page of the table for each row. The name has 500 characters at most
+-- and the symbol 60, so that an entry always fits; other words of a disclosure may not.
+CREATE INDEX IF NOT EXISTS quiver_trades_known ON quiver_trades (symbol, available_at)
+    INCLUDE (id, person_name, side, transaction_date, disclosure_date, amount_low, amount_high, data_ingestion_run_id);
 
 -- Decisions of a symbol, and decisions of a period without their wide rows. Status is in the condition of other indexes,
 -- so a decision's end could not be a heap-only update before either.
@@ -11,6 +13,10 @@ CREATE INDEX IF NOT EXISTS trade_decisions_made ON audit.trade_decisions (create
 
 -- Decisions that failed: one entry for each failure.
 CREATE INDEX IF NOT EXISTS trade_decisions_failed ON audit.trade_decisions (created_at) WHERE status = 'failed';
+
+-- What rests on a disclosed trade: decisions of strategies only.
+CREATE INDEX IF NOT EXISTS trade_decisions_quiver_trade ON audit.trade_decisions (primary_quiver_trade_id)
+    WHERE primary_quiver_trade_id IS NOT NULL;
 
 -- Trades of a period, for strategies. What is included changes together with the status, except while an entry fills.
 CREATE INDEX IF NOT EXISTS trade_journal_made ON trade_journal (created_at)

@@ -20,6 +20,8 @@ $$ SELECT timestamptz '2025-01-02 14:30+00' + n * interval '34 hours 48 minutes'
 CREATE FUNCTION pg_temp.symbol(n bigint, each bigint, symbols bigint) RETURNS text LANGUAGE sql IMMUTABLE AS
 $$ SELECT CASE WHEN n %% each = 0 THEN 'AAA' WHEN n %% (each * 10) = 1 THEN 'BBB'
           ELSE 'S' || lpad((n * 7919 %% symbols)::text, 4, '0') END $$;
+CREATE FUNCTION pg_temp.luck(n bigint) RETURNS integer LANGUAGE sql IMMUTABLE AS
+$$ SELECT ('x' || left(md5(n::text), 6))::bit(24)::integer %% 100 $$;
 """
 RUNS = """
 INSERT INTO audit.data_ingestion_runs (id, task_name, data_source, status, started_at, completed_at, failed_at,
@@ -54,6 +56,14 @@ SELECT n, CASE n %% 2 WHEN 1 THEN 'ApiRequest' ELSE 'ApiResponse' END,
        pg_temp.day(n * %(days)s / (%(payloads)s + 1)), repeat(md5(n::text), 2), 800
 FROM generate_series(1::bigint, %(payloads)s) AS n
 """
+# Ten calls a run.
+CALLS = """
+INSERT INTO audit.api_call_logs (data_ingestion_run_id, api_request_payload_id, api_response_payload_id, endpoint,
+                                 http_status_code, duration_ms, created_at)
+SELECT id, 1 + (id * 20 + n * 2) %% %(payloads)s, 2 + (id * 20 + n * 2) %% (%(payloads)s - 1),
+       'GET /beta/live/congresstrading', 200, 150, started_at
+FROM audit.data_ingestion_runs, generate_series(0, 9) AS n ORDER BY id, n
+"""
 # Of a hundred: 80 executed, 12 failed, 6 cancelled, 2 changes of orders, executed as well; the last ones are pending.
 DECISIONS = """
 INSERT INTO audit.trade_decisions (id, strategy_name, strategy_version, action, symbol, side, quantity, order_type,
@@ -77,7 +87,7 @@ SELECT n, CASE n %% 4 WHEN 0 THEN 'congressional' ELSE 'n8n_analysis' END, (1 + 
 FROM (SELECT n, pg_temp.day(n * %(days)s / (%(decisions)s + 1)) + n %% 300 * interval '1 minute' AS at,
              CASE WHEN n > %(decisions)s - 20 THEN 'pending' WHEN luck < 12 THEN 'failed'
                   WHEN luck < 18 THEN 'cancelled' ELSE 'executed' END AS status
-      FROM generate_series(1::bigint, %(decisions)s) AS n, mod(n * 48271 %% 2147483647, 100) AS luck) AS decided
+      FROM generate_series(1::bigint, %(decisions)s) AS n, pg_temp.luck(n) AS luck) AS decided
 """
 # 22 checks, all passed; the last one of those that were not sent for a limit of ours was not.
 CHECKS = """
@@ -162,7 +172,7 @@ FROM unnest(ARRAY['quiver_trades', 'trade_journal', 'order_execution', 'audit.da
                   'audit.api_payloads', 'audit.trade_decisions']) AS name
 """
 STEPS = (
-    RUNS, TRADES, RECORDS, PAYLOADS, DECISIONS, CHECKS, JOURNAL, ORDERS, EXECUTIONS, REFUSALS, FILLS, SEQUENCES,
+    RUNS, TRADES, RECORDS, PAYLOADS, CALLS, DECISIONS, CHECKS, JOURNAL, ORDERS, EXECUTIONS, REFUSALS, FILLS, SEQUENCES,
 )
 
 
