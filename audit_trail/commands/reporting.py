@@ -59,9 +59,14 @@ def number(text: str) -> int:
 
 def write(call: Call, report: Report) -> int:
     """Print a report as the call wants it, or write it to the file of `--html`. Raises ConfigError."""
-    if call.options.html is None:
-        sys.stdout.write(WRITERS[call.options.format](report))
-        return EXIT_DONE
+    if call.options.html is not None:
+        return write_page(call, report)
+    sys.stdout.write(WRITERS[call.options.format](report))
+    return EXIT_DONE
+
+
+def write_page(call: Call, report: Report) -> int:
+    """Write a report to the file of `--html`. Raises ConfigError."""
     path = Path(call.options.html)
     try:
         path.write_text(as_page(report), encoding="utf-8")
@@ -79,6 +84,11 @@ def today(call: Call) -> date:
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add how a report is written."""
     add_format(parser)
+    add_page(parser)
+
+
+def add_page(parser: argparse.ArgumentParser) -> None:
+    """Add `--html` to a command's arguments."""
     parser.add_argument("--html", metavar="FILE", help="write a self-contained page to this file instead")
 
 
