@@ -26,7 +26,9 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any
 def table_text(headings: Sequence[str], rows: Iterable[Sequence[Any]], width: int) -> str:
     """Return rows under headings as lines of at most `width` characters, without colours; a `>` aligns right."""
     written = io.StringIO()
-    Console(width=width, file=written, highlight=False, color_system=None).print(_table(headings, rows))
+    table = _table(headings, rows)
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
+    Console(width=width, file=written, highlight=False, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in written.getvalue().strip("\n").splitlines())
 
 

@@ -12,9 +12,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c2733; background: #fff; m
 h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 p { margin: .3rem 0; color: #52606d; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; } td, th { padding: .25rem .6rem; text-align: left;
-       border-bottom: 1px solid #e4e9ee; vertical-align: top; overflow-wrap: anywhere; }
-th { color: #52606d; font-weight: 600; white-space: nowrap; overflow-wrap: normal; }
-td.right, th.right { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+       border-bottom: 1px solid #e4e9ee; vertical-align: top; max-width: 26rem; overflow-wrap: break-word; }
+th { color: #52606d; font-weight: 600; white-space: nowrap; }
+.right { text-align: right; } .right, .when { white-space: nowrap; font-variant-numeric: tabular-nums; }
 dl { display: grid; grid-template-columns: max-content auto; gap: .15rem 1.2rem; margin: 0; }
 dt { color: #52606d; } dd { margin: 0; } dd small { color: #52606d; }
 svg { display: block; margin: .8rem 0; max-width: 100%; height: auto; }
@@ -49,7 +49,7 @@ def _table(section: Table) -> str:
     if not section.rows:
         return f"{title}\n<p>{escape(section.empty)}</p>"
     pictures = "".join(draw(chart, section) for chart in section.charts)
-    classes = {column.key: ' class="right"' if column.kind in RIGHT else "" for column in section.columns}
+    classes = {column.key: _class(column.kind) for column in section.columns}
     head = "".join(f"<th{classes[column.key]}>{escape(column.heading)}</th>" for column in section.columns)
     body = "\n".join(
         "<tr>" + "".join(
@@ -64,3 +64,7 @@ def _table(section: Table) -> str:
         f'{title}\n{pictures}<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>\n{more}{note}"
     )
+
+
+def _class(kind: Kind) -> str:
+    return ' class="right"' if kind in RIGHT else ' class="when"' if kind in (Kind.TIME, Kind.DAY) else ""

@@ -119,7 +119,7 @@ def plain(value: Any) -> Any:
 
 
 def _time(value: datetime) -> str:
-    return f"{value.astimezone(MARKET_ZONE):%Y-%m-%d %H:%M:%S}"
+    return f"{value.astimezone(MARKET_ZONE):%Y-%m-%d %H:%M}"
 
 
 def _trimmed(value: Decimal) -> str:

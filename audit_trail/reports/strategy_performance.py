@@ -62,7 +62,7 @@ WHERE created_at >= %(start)s AND created_at < %(end)s AND (%(name)s::text IS NU
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, failures DESC
 """
 WAY = {"buy": 1, "sell": -1}
-WHO = (Column("strategy_name", "Strategy"), Column("strategy_version", "Version"))
+WHO = (Column("strategy_name", "Strategy"), Column("strategy_version", "V."))
 
 
 def strategy_performance(db: TradingDB, period: Period, name: str | None = None) -> Report:
@@ -132,15 +132,15 @@ def _summary(rows: Sequence[Row]) -> Facts:
 
 def _signals(rows: Sequence[Row]) -> Table:
     return Table("signals", "What the signals were worth", (
-        *WHO, Column("closed", "Closed", Kind.COUNT), Column("estimates", "Est.", Kind.COUNT),
-        Column("win_rate", "Won", Kind.PERCENT), Column("profit_factor", "Profit factor", Kind.RATIO),
+        *WHO, Column("closed", "Ended", Kind.COUNT), Column("estimates", "Est.", Kind.COUNT),
+        Column("win_rate", "Won", Kind.PERCENT), Column("profit_factor", "Factor", Kind.RATIO),
         Column("pnl", "P&L", Kind.DOLLARS), Column("pnl_per_trade", "A trade", Kind.DOLLARS, detail=True),
-        Column("pnl_at_decision_price", "At the decisions' prices", Kind.DOLLARS),
+        Column("pnl_at_decision_price", "Decided", Kind.DOLLARS),
         Column("drawdown", "Drawdown", Kind.DOLLARS), Column("gains", "Gains", Kind.DOLLARS, detail=True),
         Column("losses", "Losses", Kind.DOLLARS, detail=True),
     ), rows, "No decision was taken up in this period.",
-        "In dollars. Est.: trades among them whose profit is an estimate. Profit factor: gains over losses, empty "
-        "without losses. At the decisions' prices: the P&L, had each entry been filled at the price decided. "
+        "In dollars. Est.: trades among them whose profit is an estimate. Factor: gains over losses, empty without "
+        "losses. Decided: the P&L, had each entry been filled at the price decided. "
         "Drawdown: the deepest fall of the sum of profits from its peak, day by day.",
         (Chart("Realised P&L by version, dollars", "bars", "strategy", "pnl", Kind.DOLLARS),))
 

@@ -19,8 +19,9 @@ ORDER BY disclosed.available_at DESC, disclosed.id DESC
 """
 DECIDED = """
 SELECT decision.created_at, decision.strategy_name, decision.strategy_version, decision.action, decision.side,
-       decision.quantity, decision.order_type, decision.limit_price, decision.status, decision.status_reason,
-       decision.decision_id, decision.analysis_decision_id, decision.primary_quiver_trade_id,
+       CASE decision.action WHEN 'new_trade' THEN decision.side ELSE decision.action END AS what, decision.quantity,
+       decision.order_type, decision.limit_price, decision.status, decision.status_reason, decision.decision_id,
+       decision.analysis_decision_id, decision.primary_quiver_trade_id,
        decision_rationale ->> 'signal_strength' AS signal_strength,
        decision_rationale ->> 'confidence_score' AS confidence_score,
        decision_rationale #>> '{trigger_event,type}' AS trigger_event, decision_rationale::text AS rationale,
@@ -107,7 +108,8 @@ def _known(rows: Sequence[Row]) -> Table:
 def _decided(rows: Sequence[Row]) -> Table:
     return Table("decisions", "What was decided", (
         Column("created_at", "Time", Kind.TIME), Column("strategy_name", "Strategy"),
-        Column("strategy_version", "Version", detail=True), Column("action", "Action"), Column("side", "Side"),
+        Column("strategy_version", "Version", detail=True), Column("what", "What"),
+        Column("action", "Action", detail=True), Column("side", "Side", detail=True),
         Column("quantity", "Shares", Kind.SHARES), Column("order_type", "Type", detail=True),
         Column("limit_price", "Limit", Kind.PRICE), Column("status", "Outcome"),
         Column("signal_strength", "Signal", detail=True), Column("confidence_score", "Confidence", detail=True),

@@ -34,7 +34,8 @@ NAMES = (
     """UPDATE audit.trade_decisions SET analysis_decision_id = 'FAILED'
        WHERE id = (SELECT min(id) FROM audit.trade_decisions WHERE status = 'failed')""",
     """UPDATE audit.trade_decisions SET analysis_decision_id = 'TRADED'
-       WHERE id = (SELECT min(id) FROM audit.trade_decisions WHERE status = 'executed' AND primary_quiver_trade_id > 0)""",
+       WHERE id = (SELECT min(id) FROM audit.trade_decisions
+                   WHERE status = 'executed' AND primary_quiver_trade_id > 0)""",
     """UPDATE audit.trade_executions SET client_order_id = 'ORDER'
        WHERE id = (SELECT min(id) FROM audit.trade_executions WHERE api_response_payload_id > 0)""",
 )
