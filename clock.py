@@ -18,6 +18,11 @@ def at_exchange(day: date, at: time) -> datetime:
     return datetime.combine(day, at, MARKET_ZONE).astimezone(UTC)
 
 
+def midnight(day: date) -> datetime:
+    """Return when a US Eastern day begins, in UTC."""
+    return at_exchange(day, time())
+
+
 class Clock(Protocol):
     """The time and the waiting of a worker; `now` is aware UTC."""
 

@@ -7,11 +7,11 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from broker_answers import Holding
-from clock import MARKET_ZONE
+from clock import MARKET_ZONE, midnight
 from db_layer import Row, TradingDB
 from order_life import ENDED, OrderStatus
 
@@ -89,7 +89,7 @@ class OpenEntry:
 
 def day_start(now: datetime) -> datetime:
     """Return when the present US Eastern day began, in UTC."""
-    return datetime.combine(now.astimezone(MARKET_ZONE).date(), time(), MARKET_ZONE).astimezone(UTC)
+    return midnight(now.astimezone(MARKET_ZONE).date())
 
 
 def load_book(

@@ -1,16 +1,19 @@
-"""Asks the audit trail: `python -m audit_trail trace ID`."""
+"""Asks the audit trail: `python -m audit_trail COMMAND`."""
 
 import argparse
-import csv
-import json
 import sys
 
-from audit_trail.trace import as_json, chain, find_decisions
+from audit_trail.commands import reporting, tracing
+from audit_trail.commands.command import Call
+from clock import SystemClock
 from command_line import add_test_mode, run_program
 from config import Settings, get_postgres_config
 from db_layer import TradingDB
-from log_setup import printable
-from tables import print_table
+
+COMMANDS = (
+    *reporting.COMMANDS,
+    *tracing.COMMANDS,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,12 +21,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m audit_trail", description="Ask the audit trail.", allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    words = "everything known about one trade, order or decision"
-    trace = commands.add_parser("trace", help=words, allow_abbrev=False)
-    trace.add_argument("name", metavar="ID", help="trade id, decision id, Analysis_Id or an order's id")
-    trace.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    add_test_mode(trace)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        added = commands.add_parser(command.name, help=command.help, description=command.help, allow_abbrev=False)
+        command.add_arguments(added)
+        add_test_mode(added)
+        added.set_defaults(run=command.run)
     return run_program(parser, argv, _work)
 
 
@@ -32,33 +35,8 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
     with TradingDB(options.test_mode, config, settings.postgres.schema, "audit_trail") as db:
         if options.test_mode:
             db.create_schema(test_mode=True)
-        return _trace(db, options.name, options.format)
-
-
-def _trace(db: TradingDB, name: str, style: str) -> int:
-    decisions = find_decisions(db, name)
-    if not decisions:
-        print(f"audit_trail: nothing is recorded under {printable(name)}", file=sys.stderr)
-        return 1
-    for decision_id in decisions:
-        rows = chain(db, decision_id)
-        if style == "json":
-            print(json.dumps(as_json(rows), indent=2))
-        elif style == "csv":
-            writer = csv.DictWriter(sys.stdout, ("at", "event", "what", "detail"))
-            writer.writeheader()
-            writer.writerows(as_json(rows))
-        else:
-            print_chain(name, rows)
-    return 0
-
-
-def print_chain(name: str, rows: list[dict[str, object]]) -> None:
-    """Print a chain as a table."""
-    print_table(
-        f"What is recorded about {printable(name)} (times in UTC)", ("Time", "Event", "What", "Detail"),
-        [(f"{row['at']:%Y-%m-%d %H:%M:%S.%f}"[:-3], row["event"], row["what"], row["detail"]) for row in rows],
-    )
+        status: int = options.run(Call(options, db, settings, SystemClock()))
+        return status
 
 
 if __name__ == "__main__":

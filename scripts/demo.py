@@ -14,7 +14,7 @@ import requirements_check  # noqa: F401 isort: skip
 
 import replay
 from alpaca_client import Broker
-from audit_trail.__main__ import print_chain
+from audit_trail.commands.tracing import print_chain
 from audit_trail.trace import chain, find_decisions
 from clock import MARKET_ZONE
 from command_line import run_program, show

@@ -54,7 +54,7 @@ GRANT USAGE ON SCHEMA :"schema", audit TO trading_app, trading_reader, trading_p
 -- Tables that an earlier version made under another role.
 SELECT format('ALTER TABLE %s OWNER TO trading_owner', pg_class.oid::regclass)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE relkind = 'r' AND relowner <> 'trading_owner'::regrole
+WHERE relkind IN ('r', 'v') AND relowner <> 'trading_owner'::regrole
   AND (nspname = 'audit' OR nspname = :'schema' AND relname IN (
        'trade_journal', 'order_execution', 'external_order', 'order_fill', 'position_adjustment', 'position_tracking',
        'quiver_trades', 'politician_profiles', 'committees', 'committee_memberships', 'blocked_assets')) \gexec

@@ -13,7 +13,8 @@ BEGIN
         audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.quarantined_records,
         audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
-        audit.trading_control, audit.limit_raises, audit.audit_log, audit.trade_decision_disclosures
+        audit.trading_control, audit.limit_raises, audit.audit_log, audit.failed_decisions,
+        audit.trade_decision_disclosures
     TO trading_app, trading_reader, trading_purge;
 
     GRANT INSERT ON

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
-from audit_trail.trace import chain, find_decisions
+from audit_trail import Operation, create_decision, log_data_ingestion
+from audit_trail.trace import chain, chains, find_decisions
+from tests.bench.samples import decision as bench_decision
+from tests.db.ledger import Ledger
 from tests.flow.changes import amend, cancel, in_order, placed, point
 from tests.flow.world import World, swing, trend
 
@@ -103,3 +108,41 @@ def test_the_end_of_a_trade_is_logged_with_its_profit_in_plain_digits(
     world.pass_time(hours=9)
     world.monitor()
     assert [vars(line)["pnl"] for line in caplog.records if line.getMessage() == "trade over"] == ["0", "-"]
+
+
+def test_the_chain_of_a_decision_begins_with_what_was_known(world: World) -> None:
+    ledger = Ledger(world.db)
+    now = world.clock.now()
+    run = ledger.run(now - timedelta(hours=3))
+    disclosed = ledger.disclosed(run, now - timedelta(hours=3))
+    decision = create_decision(world.db, replace(bench_decision("A1"), primary_quiver_trade_id=disclosed), now)
+    rows = chain(world.db, decision)
+    assert [row["event"] for row in rows] == ["known", "known", "decided"]
+    assert "Nancy Example buy NVDA" in rows[0]["what"]
+    run_id = world.one("data_ingestion_runs")["run_id"]
+    assert [run_id in row["detail"] for row in rows] == [True, True, False]
+
+
+def test_a_run_is_found_by_its_id_with_its_calls_and_what_rests_on_it(world: World) -> None:
+    with log_data_ingestion("congress_daily", "quiverquant_congress", world.db, world.clock) as run:
+        run.log_call("/beta/live", {}, 200, {}, "[1]", 7)
+        run.log_records("quiver_trades", {Operation.CREATED: [1, 2], Operation.SKIPPED: [3]})
+        world.clock.sleep(60)
+    create_decision(world.db, bench_decision("A1"), world.clock.now())
+    (rows,) = chains(world.db, run.run_id, payloads=True)
+    assert [(row["event"], row["what"]) for row in rows if row["event"] != "called"] == [
+        ("run began", "congress_daily from quiverquant_congress"), ("created", "2 quiver_trades"),
+        ("skipped", "1 quiver_trades"), ("run completed", "3 fetched, 2 new, 0 changed, 1 known"),
+        ("decided upon it", "new_trade buy 45 NVDA"),
+    ]
+    (call,) = [row for row in rows if row["event"] == "called"]
+    assert call["detail"].startswith("HTTP 200 after 7 ms, payloads ")
+    assert ["[1]" in text for text in call["texts"].values()] == [False, True]
+
+
+def test_a_trace_brings_back_the_exact_texts_when_asked(world: World) -> None:
+    name = world.open_position(trend())
+    (rows,) = chains(world.db, name, payloads=True)
+    texts = [text for row in rows if row["event"] == "said" for text in row["texts"].values()]
+    assert len(texts) == 2
+    assert all('"endpoint"' in text for text in texts)
