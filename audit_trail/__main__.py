@@ -1,11 +1,14 @@
-"""Asks the audit trail: `python -m audit_trail trace ID`."""
+"""Asks the audit trail: `python -m audit_trail trace ID`, and `alerts`."""
 
 import argparse
 import csv
 import json
+import re
 import sys
 
+from audit_trail.alert_list import acknowledge, open_alerts, print_alerts
 from audit_trail.trace import as_json, chain, find_decisions
+from clock import SystemClock
 from command_line import add_test_mode, run_program
 from config import Settings, get_postgres_config
 from db_layer import TradingDB
@@ -22,8 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     words = "everything known about one trade, order or decision"
     trace = commands.add_parser("trace", help=words, allow_abbrev=False)
     trace.add_argument("name", metavar="ID", help="trade id, decision id, Analysis_Id or an order's id")
-    trace.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    add_test_mode(trace)
+    alerts = commands.add_parser("alerts", help="what a person should look at, and what was noted", allow_abbrev=False)
+    alerts.add_argument("--ack", metavar="ID", type=_id, help="take note of the alert with this number")
+    for command in (trace, alerts):
+        command.add_argument("--format", choices=("text", "json", "csv"), default="text")
+        add_test_mode(command)
     return run_program(parser, argv, _work)
 
 
@@ -32,7 +38,24 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
     with TradingDB(options.test_mode, config, settings.postgres.schema, "audit_trail") as db:
         if options.test_mode:
             db.create_schema(test_mode=True)
+        if options.command == "alerts":
+            return _alerts(db, options.ack, options.format)
         return _trace(db, options.name, options.format)
+
+
+def _id(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no alert's number")
+    return int(text)
+
+
+def _alerts(db: TradingDB, noted: int | None, style: str) -> int:
+    rows = open_alerts(db) if noted is None else acknowledge(db, noted, SystemClock().now())
+    if noted is not None and not rows:
+        print(f"audit_trail: there is no open alert with the number {noted}", file=sys.stderr)
+        return 1
+    print_alerts(rows, style)
+    return 0
 
 
 def _trace(db: TradingDB, name: str, style: str) -> int:
