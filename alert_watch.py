@@ -77,13 +77,17 @@ class Finding:
 
 def watch(db: TradingDB, settings: Settings, now: datetime) -> None:
     """Raise what is found, and close what was found before and is not so any more. Raises DatabaseError."""
-    found = list(findings(db, settings, now))
-    for finding in found:
-        raise_alert(db, finding.level, finding.kind, finding.subject, finding.message, now)
-    still = {(finding.kind, finding.subject) for finding in found}
-    for row in db.execute_query(OPEN_SUBJECTS, {"kinds": [str(kind) for kind in KINDS]}):
-        if (row["kind"], row["subject"]) not in still:
-            resolve_alerts(db, (AlertKind(row["kind"]),), (row["subject"],), now)
+    rows = db.execute_query(OPEN_SUBJECTS, {"kinds": [str(kind) for kind in KINDS]})
+    before = {(AlertKind(row["kind"]), row["subject"]) for row in rows}
+    still = set()
+    for finding in findings(db, settings, now):
+        matter = finding.kind, finding.subject
+        # A run that fails says so itself.
+        quiet = matter in before or finding.kind is AlertKind.RUN_FAILED
+        raise_alert(db, finding.level, *matter, finding.message, now, quiet)
+        still.add(matter)
+    for kind, subject in before - still:
+        resolve_alerts(db, (kind,), (subject,), now)
 
 
 def findings(db: TradingDB, settings: Settings, now: datetime) -> Iterator[Finding]:
