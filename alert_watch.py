@@ -62,7 +62,6 @@ FEWEST_DECISIONS = 5
 MOST_API_ERRORS = 0.2  # of the calls of an hour
 FEWEST_CALLS = 10
 LONGEST_UNKNOWN = timedelta(minutes=15)
-FRIDAY = 4
 
 
 @dataclass(frozen=True)
@@ -147,10 +146,9 @@ def _due_times(schedule: ScheduleSettings) -> dict[str, time]:
 
 
 def _last_due(due: time, now: datetime) -> datetime:
-    """Return the latest time, Monday to Friday, that a task should have completed after and may not wait longer for."""
+    """Return the latest time that a task was due and has had its grace since."""
     local = (now - GRACE).astimezone(MARKET_ZONE)
     day = local.date() if local.time() >= due else local.date() - timedelta(days=1)
-    day -= timedelta(days=max(0, day.weekday() - FRIDAY))
     return datetime.combine(day, due, MARKET_ZONE)
 
 

@@ -15,7 +15,6 @@ CREATE TABLE IF NOT EXISTS audit.alert_deliveries (
 CREATE INDEX IF NOT EXISTS alert_deliveries_attempted ON audit.alert_deliveries (attempted_at);
 CREATE INDEX IF NOT EXISTS alerts_matter ON audit.alerts (kind, subject);
 CREATE INDEX IF NOT EXISTS alerts_resolved ON audit.alerts (resolved_at);
-CREATE INDEX IF NOT EXISTS trade_decisions_created ON audit.trade_decisions (created_at);
 COMMENT ON TABLE audit.alert_deliveries IS 'What was last told of an alert to one of the channels of ALERT_URLS.';
 COMMENT ON COLUMN audit.alert_deliveries.alert_id IS 'The alert.';
 COMMENT ON COLUMN audit.alert_deliveries.channel IS 'The channel: the kind of its URL and a short digest, which gives nothing away.';
