@@ -117,7 +117,8 @@ def _about_runs(task: str, latest: list[Row], due_times: Mapping[str, time], now
         if row["status"] == "failed":
             words = f"the run {row['run_id']} of {task} failed: {row['error_message']}"
             yield Finding(warning, AlertKind.RUN_FAILED, task, words)
-        elif row["status"] == "completed" and row["records_fetched"] == 0:
+            return
+        if row["status"] == "completed" and row["records_fetched"] == 0:
             words = f"the run {row['run_id']} of {task} completed without a single record"
             yield Finding(warning, AlertKind.NO_RECORDS_FETCHED, task, words)
         elif row["status"] == "running" and now - row["started_at"] > LONGEST_RUN:
@@ -125,9 +126,8 @@ def _about_runs(task: str, latest: list[Row], due_times: Mapping[str, time], now
             yield Finding(warning, AlertKind.RUN_OVERDUE, task, words)
             return
     completed = latest[0]["last_completed_at"]
-    if task in due_times and (completed is None or completed < _last_due(due_times[task], now)):
-        since = f"since {_at(completed)}" if completed else f"in {LOOK_BACK.days} days"
-        words = f"{task}, due at {due_times[task]:%H:%M} US Eastern time, has not completed {since}"
+    if task in due_times and completed is not None and completed < _last_due(due_times[task], now):
+        words = f"{task}, due at {due_times[task]:%H:%M} US Eastern time, has not completed since {_at(completed)}"
         yield Finding(warning, AlertKind.RUN_OVERDUE, task, words)
 
 
