@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
@@ -31,6 +31,7 @@ DATA_URL = "https://data.alpaca.markets"
 QUIVER_URL = "https://api.quiverquant.com"
 LEGISLATORS_URL = "https://unitedstates.github.io/congress-legislators"
 CLOCKS_HAVE_CHANGED = "03:00"
+SHORTEST_TOKEN = 16  # characters of a piece of an address; shorter ones are names
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 log = logging.getLogger("config")
@@ -105,6 +106,21 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class MessageSettings:
+    """Where people are told, and how often: Apprise URLs, minutes between repeats, messages an hour and channel."""
+
+    alert_urls: tuple[str, ...] = field(repr=False)
+    heartbeat_url: str = field(repr=False)
+    repeat_minutes: int
+    most_per_hour: int
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The URLs, and the parts of them that only their owner knows."""
+        return tuple(part for url in (*self.alert_urls, self.heartbeat_url) for part in _secret_parts(url))
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a decision may ask for and how its trade may go on: dollars, shares, hours."""
 
@@ -146,6 +162,7 @@ class Settings(DatabaseSettings):
     schedule: ScheduleSettings
     limits: Limits
     data: DataSettings
+    messages: MessageSettings
     analysis_timezone: ZoneInfo
     use_audit_trail: bool
     log_level: str
@@ -154,7 +171,8 @@ class Settings(DatabaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that may appear in no log line and in no table."""
-        return tuple(filter(None, (*self.alpaca.secrets, self.data.quiver_api_key, self.postgres.password)))
+        given = self.data.quiver_api_key, self.postgres.password, *self.messages.secrets
+        return tuple(filter(None, (*self.alpaca.secrets, *given)))
 
 
 def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = None) -> Settings:
@@ -170,6 +188,7 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
         schedule=_schedule(env),
         limits=_limits(env),
         data=_data(env, test_mode),
+        messages=_messages(env),
         analysis_timezone=env.zone("ANALYSIS_TIMEZONE", "UTC"),
         use_audit_trail=env.boolean("USE_AUDIT_TRAIL", True),
         log_level=env.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
@@ -432,6 +451,34 @@ def _data(env: _Environment, test_mode: bool) -> DataSettings:
         legislators_base_url=env.url("LEGISLATORS_BASE_URL", legislators, LEGISLATORS_URL, path),
         quiver_api_key=env.text("QUIVER_API_KEY"),
     )
+
+
+def _messages(env: _Environment) -> MessageSettings:
+    given = env.text("ALERT_URLS").rstrip(",")
+    # A comma may stand in a URL too; between two of them something follows that begins like a URL.
+    urls = tuple(re.split(r"[,\s]+(?=[a-z][a-z0-9+.-]*://)", given, flags=re.IGNORECASE)) if given else ()
+    # The values are secrets and are not repeated.
+    if not all(re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s]+", url, re.ASCII | re.IGNORECASE) for url in urls):
+        raise ConfigError("ALERT_URLS is malformed; expected Apprise URLs with commas between them, such as slack://...")
+    heartbeat = env.text("HEARTBEAT_URL")
+    if heartbeat and not re.fullmatch(r"https?://[^\s/?#@]+([/?#][^\s]*)?", heartbeat, re.ASCII | re.IGNORECASE):
+        raise ConfigError("HEARTBEAT_URL is malformed; expected an address such as https://hc-ping.com/...")
+    return MessageSettings(
+        alert_urls=urls,
+        heartbeat_url=heartbeat,
+        repeat_minutes=env.whole("ALERT_REPEAT_MINUTES", 240, 60, 10_080),
+        most_per_hour=env.whole("ALERT_MAX_PER_HOUR", 12, 2, 1000),
+    )
+
+
+def _secret_parts(url: str) -> list[str]:
+    """Return an address and what in it may be a password or a token."""
+    if not url:
+        return []
+    login = url.partition("://")[2].partition("@")[0] if "@" in url else ""
+    password = login.partition(":")[2]
+    pieces = [piece for piece in re.split(r"[/:?&=#@,]+", url) if len(piece) >= SHORTEST_TOKEN]
+    return [url, *filter(None, {password, unquote(password), *pieces, *map(unquote, pieces)})]
 
 
 def _limits(env: _Environment) -> Limits:

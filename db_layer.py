@@ -49,9 +49,8 @@ TABLES = frozenset({
     "analysis_decision", "trade_journal", "order_execution", "external_order", "order_fill", "position_adjustment",
     "position_tracking", "quiver_trades", "politician_profiles", "committees", "committee_memberships",
     "blocked_assets", "data_ingestion_runs", "data_ingestion_run_records", "quarantined_records", "api_payloads",
-    "api_call_logs", "trade_decisions", "trade_executions", "risk_checks", "job_runs", "alerts", "trading_control",
-    "limit_raises", "audit_log",
-    "trade_decision_disclosures",
+    "api_call_logs", "trade_decisions", "trade_executions", "risk_checks", "job_runs", "alerts", "alert_deliveries",
+    "trading_control", "limit_raises", "audit_log", "trade_decision_disclosures",
 })
 
 SET_SESSION = """

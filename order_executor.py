@@ -9,11 +9,12 @@ from contextlib import closing
 from dataclasses import replace
 
 import requirements_check  # noqa: F401
+from alert_round import run_worker
 from alpaca_client import Broker, BrokerError, Holding, Outcome
 from analysis_rows import LONGEST_ID, AnalysisRow
 from audit_trail import AlertKind, AlertLevel, NewDecision, create_decision, finish_decision, raise_alert
 from clock import Clock
-from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
+from command_line import EXIT_DONE, EXIT_FAILED, arguments, show
 from config import Settings
 from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
@@ -419,7 +420,7 @@ def main(argv: list[str] | None = None) -> int:
         "Carry out approved, unexecuted decisions once.",
         ("--dry-run", "say what would be sent or refused; write and send nothing"),
     )
-    return run_program(parser, argv, _work, PROGRAM_ERRORS)
+    return run_worker(parser, argv, _work, PROGRAM_ERRORS)
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:

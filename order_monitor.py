@@ -12,10 +12,11 @@ from functools import partial
 
 import requirements_check  # noqa: F401
 from account_sync import AccountSync
+from alert_round import run_worker
 from alpaca_client import Broker
 from audit_trail import AlertKind
 from clock import Clock
-from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
+from command_line import EXIT_DONE, EXIT_FAILED, arguments, show
 from config import Settings
 from db_layer import DatabaseError, TradingDB
 from decision import TradeStyle
@@ -225,7 +226,7 @@ def _is_tracked(trade: Trade) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Run one pass from the command line and return the exit status."""
     parser = arguments("Follow orders and fills, open and protect positions, close trades: one pass.")
-    return run_program(parser, argv, _work, PROGRAM_ERRORS)
+    return run_worker(parser, argv, _work, PROGRAM_ERRORS)
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:

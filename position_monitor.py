@@ -11,9 +11,10 @@ from decimal import Decimal
 
 import requirements_check  # noqa: F401
 from account_sync import AccountSync
+from alert_round import run_worker
 from alpaca_client import Broker
 from clock import MARKET_ZONE, Clock
-from command_line import EXIT_DONE, EXIT_FAILED, arguments, run_program, show
+from command_line import EXIT_DONE, EXIT_FAILED, arguments, show
 from config import Settings
 from daily_loss import watch_daily_loss
 from db_layer import TradingDB
@@ -103,7 +104,7 @@ class PositionMonitor:
 def main(argv: list[str] | None = None) -> int:
     """Run one pass from the command line and return the exit status."""
     parser = arguments("Compare all positions with the broker's and value them at the last price: one pass.")
-    return run_program(parser, argv, _work, PROGRAM_ERRORS)
+    return run_worker(parser, argv, _work, PROGRAM_ERRORS)
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from audit_trail.commands import reporting, tracing
+from audit_trail.commands import alerting, reporting, tracing
 from audit_trail.commands.command import Call
 from clock import SystemClock
 from command_line import add_test_mode, run_program
@@ -12,6 +12,7 @@ from db_layer import TradingDB
 
 COMMANDS = (
     *reporting.COMMANDS,
+    *alerting.COMMANDS,
     *tracing.COMMANDS,
 )
 

@@ -3,9 +3,10 @@
 import argparse
 import sys
 
+from alert_round import run_worker
 from audit_trail import Operation
 from clock import SystemClock
-from command_line import EXIT_DONE, add_test_mode, run_program, show
+from command_line import EXIT_DONE, add_test_mode, show
 from config import Settings
 from data_fetch.source_line import SourceError
 from data_fetch.tasks import TASKS, run_task
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
              "insiders. maintenance_daily reads the present state whatever N is",
     )
     add_test_mode(parser)
-    return run_program(parser, argv, _work, (SourceError,))
+    return run_worker(parser, argv, _work, (SourceError,))
 
 
 def _days(text: str) -> int:

@@ -13,7 +13,7 @@ BEGIN
         audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.quarantined_records,
         audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
-        audit.trading_control, audit.limit_raises, audit.audit_log, audit.failed_decisions,
+        audit.alert_deliveries, audit.trading_control, audit.limit_raises, audit.audit_log, audit.failed_decisions,
         audit.trade_decision_disclosures
     TO trading_app, trading_reader, trading_purge;
 
@@ -23,7 +23,7 @@ BEGIN
         audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.quarantined_records,
         audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
-        audit.trading_control, audit.limit_raises, audit.trade_decision_disclosures
+        audit.alert_deliveries, audit.trading_control, audit.limit_raises, audit.trade_decision_disclosures
     TO trading_app;
 
     -- What a trade and an order were meant to be is written once, but for a split before the entry is filled; what becomes
@@ -52,6 +52,7 @@ BEGIN
         ON audit.data_ingestion_runs TO trading_app;
     GRANT UPDATE (started_at, ended_at, status, reason) ON audit.job_runs TO trading_app;
     GRANT UPDATE (level, message, occurrences, last_seen_at, acknowledged_at, resolved_at) ON audit.alerts TO trading_app;
+    GRANT UPDATE (level, message, over, state, sends, attempted_at, told_at) ON audit.alert_deliveries TO trading_app;
 
     GRANT UPDATE (payload, purged_at) ON audit.api_payloads TO trading_purge;
 END

@@ -88,7 +88,7 @@ def rights(db: TradingDB, role: str, table: str) -> set[str]:
 
 def test_every_table_of_ours_belongs_to_the_owner_and_is_known_to_the_roles(db: TradingDB) -> None:
     tables = db.execute_query(OURS)
-    assert len(tables) == 25
+    assert len(tables) == 26
     for table in tables:
         name = table["name"]
         assert table["owner"] == "trading_owner", name

@@ -35,8 +35,8 @@ MONEY, SHARES, TIME, ID = "numeric(18,6)", "numeric(18,9)", "timestamp with time
 TEXT, DAY, WHOLE, TRUTH = "text", "date", "integer", "boolean"
 
 ADDED = {  # beyond the contract
-    "public.external_order", "public.position_adjustment", "audit.limit_raises", "audit.quarantined_records",
-    "audit.trade_decision_disclosures",
+    "public.external_order", "public.position_adjustment", "audit.alert_deliveries", "audit.limit_raises",
+    "audit.quarantined_records", "audit.trade_decision_disclosures",
 }
 # The contract's section 4: every column it names, by its type.
 CONTRACT: dict[str, dict[str, str]] = {

@@ -49,6 +49,10 @@ DEFAULTS = [
     ("limits.allow_short", False),
     ("limits.symbol_denylist", frozenset()),
     ("analysis_timezone", ZoneInfo("UTC")),
+    ("messages.alert_urls", ()),
+    ("messages.heartbeat_url", ""),
+    ("messages.repeat_minutes", 240),
+    ("messages.most_per_hour", 12),
     ("use_audit_trail", True),
     ("log_format", "text"),
 ]
@@ -93,6 +97,12 @@ MALFORMED = [
     ("ALLOW_SHORT", "2"),
     ("SYMBOL_DENYLIST", "nvda;amd"),
     ("USE_AUDIT_TRAIL", "perhaps"),
+    ("ALERT_URLS", "somebody@example.com"),
+    ("ALERT_URLS", "slack://a/b/c somebody"),
+    ("HEARTBEAT_URL", "hc-ping.com/uuid"),
+    ("HEARTBEAT_URL", "https://user@hc-ping.com/uuid"),
+    ("ALERT_REPEAT_MINUTES", "59"),
+    ("ALERT_MAX_PER_HOUR", "1"),
     ("LOG_LEVEL", "LOUD"),
     ("LOG_FORMAT", "xml"),
 ]
@@ -371,3 +381,20 @@ def test_every_setting_that_is_read_is_in_the_example_with_its_default() -> None
     assert {"POSTGRES_HOST", "TEST_POSTGRES_SCHEMA", "CONFIRM_LIVE_TRADING", "MAX_ORDER_QTY"} <= asked.names
     assert asked.names - listed.keys() == set()
     assert load_settings(environ=listed | ENOUGH) == load_settings(environ=ENOUGH)
+
+
+def test_several_channels_are_told_apart_also_with_commas_in_them() -> None:
+    urls = "json://host/?to=a,b, slack://t0ken-of-a-room-of-ours/b/c  mailto://joe:pa%2Bss@mail.example,"
+    messages = load_settings(environ=ENOUGH | {"ALERT_URLS": urls, "HEARTBEAT_URL": "https://ping.example/0123456789abcdef"})
+    assert messages.messages.alert_urls == (
+        "json://host/?to=a,b", "slack://t0ken-of-a-room-of-ours/b/c", "mailto://joe:pa%2Bss@mail.example",
+    )
+    assert {"t0ken-of-a-room-of-ours", "pa%2Bss", "pa+ss", "0123456789abcdef"} <= set(messages.secrets)
+    assert not [secret for secret in messages.secrets if secret in repr(messages)]
+
+
+@pytest.mark.parametrize("name", ["ALERT_URLS", "HEARTBEAT_URL"])
+def test_a_malformed_address_of_a_channel_is_not_repeated(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environ=ENOUGH | {name: "hidden-word"})
+    assert "hidden-word" not in str(caught.value)

@@ -12,11 +12,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 # A module imports from the rows above its own, never from its own row or from one below.
 LAYERS = (
     {
-        "clock", "code_version", "decision", "embedded_postgres", "http_wire", "log_setup", "order_life",
-        "requirements_check", "session_pooling",
+        "clock", "code_version", "decision", "embedded_postgres", "http_wire", "log_setup", "message_sender",
+        "order_life", "requirements_check", "session_pooling",
     },
     {"broker_answers", "config", "tables", "trade"},
-    {"broker_line", "db_layer", "local_broker"},
+    {"broker_line", "db_layer", "local_broker", "messages"},
     {"command_line", "paper_market", "session_locks"},
     {"analysis_rows", "audit_trail", "exposure", "job_ledger", "order_comparison", "order_listing", "trade_records"},
     {
@@ -24,8 +24,8 @@ LAYERS = (
         "risk_checks", "written_decisions",
     },
     {"daily_loss", "order_news", "pass_log", "replay_checks", "risk_gate"},
-    {"market_calendar", "market_view", "stopping"},
-    {"order_desk"},
+    {"alert_watch", "market_calendar", "market_view", "stopping"},
+    {"alert_round", "order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
     {"shares_at_broker"},
     {"order_changes", "protection", "reconciliation", "standing"},
