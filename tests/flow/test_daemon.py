@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,7 +31,7 @@ class Place:
         self.error: Exception | None = None
         self.table: list[Job] = []
         self._database = database
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def job(self, name: str, run: Run, deadline: timedelta = timedelta(minutes=1)) -> None:
         """Add a job that is due as soon as the daemon is there."""
@@ -55,13 +55,14 @@ class Place:
 
 
 @pytest.fixture
-def place(database: dict[str, Any], db: TradingDB, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(database: dict[str, Any], db: TradingDB, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     # A first run in the ledger, so that what was due since then is made up for.
     db.insert("job_runs", {"job_name": "before", "due_at": datetime.now(UTC) - timedelta(seconds=9), "status": "done"})
     place = Place(database | {"user": "trading_app"})
     monkeypatch.setattr(scheduler, "jobs", lambda _schedule: place.table)
     monkeypatch.setattr(scheduler, "WIND_UP_SECONDS", -9.8)  # with the ten of a call to the broker
-    return place
+    yield place
+    place.stop.ask()
 
 
 def statuses(db: TradingDB) -> dict[str, str]:

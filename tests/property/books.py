@@ -21,6 +21,7 @@ from psycopg2.extras import RealDictCursor
 from paper_broker import PaperBroker
 from paper_broker.orders import Order
 from paper_broker.state import Activity
+from paper_broker.values import stamp
 
 Row = dict[str, Any]
 
@@ -201,12 +202,17 @@ class Books:
         assert set(entries.values()) <= {1}, f"I1: a trade has two entries at work: {entries.most_common(1)}"
 
     def _posts(self) -> Counter[str]:
-        """How often each order was sent; an exit may be sent again when it provably never happened, an entry never."""
+        """How often each order was sent; an exit may be sent again when it provably never happened, an entry never.
+
+        What the broker carried out before it had the order was a refusal, whose answer may have been lost.
+        """
         sent: Counter[str] = Counter()
+        orders = self._broker.state.by_client_id
         for seen in self._broker.requests:
             if seen["method"] == "POST" and seen["path"] == "/v2/orders":
                 name = json.loads(str(seen["body"]))["client_order_id"]
-                sent[name] += bool(seen["executed"] or name.endswith("-e"))
+                known = name in orders and stamp(orders[name].created_at) <= str(seen["at"])
+                sent[name] += bool(known and seen["executed"]) or name.endswith("-e")
         return sent
 
     def _executions_are_kept_once(self) -> None:
