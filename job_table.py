@@ -11,6 +11,9 @@ from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from functools import cached_property
 
+from alert_round import look_after_alerts
+from audit_trail.reports import as_text, daily_summary
+from audit_trail.reports.sending import send_summary
 from clock import at_exchange, market_day
 from config import ScheduleSettings
 from data_fetch.tasks import run_task
@@ -28,7 +31,9 @@ from strategies.run import StrategyRun
 
 A_DAY = timedelta(days=1)
 LONGEST_PAUSE = 40 * A_DAY  # between two runs of a job: a month and a few days, for the monthly one
+EVENING = timedelta(hours=5)
 QUICK, SLOW, PACED = timedelta(minutes=10), timedelta(hours=1), timedelta(hours=6)  # the last waits for hourly quotas
+FIRST_HOUR = 5  # nothing happens in the hours before that people must be told of
 CALENDAR_TIME = time(9)  # before the market opens, and after an extra holiday has become known
 
 log = logging.getLogger("jobs")
@@ -43,6 +48,7 @@ class Lane(StrEnum):
 
     ACCOUNT = "account"
     DATA = "data"
+    PEOPLE = "people"
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Job:
 
 def jobs(schedule: ScheduleSettings) -> tuple[Job, ...]:
     """Return the table; of jobs due at the same minute in one lane the upper one goes first."""
-    s, account, data = schedule, Lane.ACCOUNT, Lane.DATA
+    s, account, data, people = schedule, Lane.ACCOUNT, Lane.DATA, Lane.PEOPLE
     late = timedelta(minutes=s.order_executor_late_minutes)
     orders, positions = s.order_monitor_minutes, s.position_monitor_minutes
     return (
@@ -113,6 +119,8 @@ def jobs(schedule: ScheduleSettings) -> tuple[Job, ...]:
         Job("maintenance_daily", every_day(s.maintenance_time), fetch("maintenance_daily"), data, A_DAY, SLOW),
         Job("congress_daily", every_day(s.congress_fetch_time), fetch("congress_daily"), data, A_DAY, PACED),
         Job("insider_daily", every_day(s.insider_fetch_time), fetch("insider_daily"), data, A_DAY, SLOW),
+        Job("alert_round", around_the_clock(orders), look_after, people, QUICK, QUICK),
+        Job("daily_summary", trading_days(s.daily_summary_time), tell_day, people, EVENING, QUICK),
     )
 
 
@@ -166,6 +174,18 @@ def in_the_session(minutes: int) -> When:
         return [*(session.opens + timedelta(minutes=minutes * number) for number in range(count)), session.closes]
 
     return When(f"every {minutes} min from open to close", on)
+
+
+def around_the_clock(minutes: int) -> When:
+    """As often as that in the session, and on the hour outside it, but for the night."""
+    inside = in_the_session(minutes)
+
+    def on(day: date, session: Session | None) -> list[datetime]:
+        hours = [at_exchange(day, time(hour)) for hour in range(FIRST_HOUR, 24)]
+        outside = [at for at in hours if session is None or not session.opens <= at <= session.closes]
+        return sorted([*inside.on(day, session), *outside])
+
+    return When(f"every {minutes} min in the session, else hourly", on)
 
 
 def monthly(number: int, at: time) -> When:
@@ -222,6 +242,22 @@ def fetch(task: str) -> Callable[[Work, datetime], None]:
         run_task(task, work.parts.db, work.parts.clock, work.parts.settings)
 
     return run
+
+
+def look_after(work: Work, _due: datetime) -> None:
+    """Raise the alerts that the tables show, and tell people of those that they have not heard of."""
+    parts = work.parts
+    look_after_alerts(parts.db, parts.settings, parts.clock)
+
+
+def tell_day(work: Work, due: datetime) -> None:
+    """Send people the summary of the day; it is in the log where there is no channel."""
+    parts = work.parts
+    report = daily_summary(parts.db, market_day(due))
+    if not parts.settings.messages.alert_urls:
+        log.info("daily summary", extra={"summary": as_text(report)})
+    elif failures := send_summary(parts.settings, report):
+        raise JobError("; ".join(failures))
 
 
 def _carried_out(results: Counter[Result]) -> None:

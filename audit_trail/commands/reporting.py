@@ -22,6 +22,7 @@ from audit_trail.reports import (
     strategy_performance,
     symbol_report,
 )
+from audit_trail.reports.sending import send_summary
 from clock import MARKET_ZONE
 from command_line import EXIT_DONE, EXIT_FAILED
 from config import ConfigError
@@ -111,6 +112,7 @@ def period(call: Call) -> Period:
 def add_day(parser: argparse.ArgumentParser) -> None:
     """Add what `daily-summary` takes."""
     parser.add_argument("--date", type=day, metavar="D", help="a US Eastern day like 2025-01-31 (default: today)")
+    parser.add_argument("--send", action="store_true", help="send it to the channels of ALERT_URLS too")
     add_output(parser)
 
 
@@ -141,6 +143,20 @@ def add_disclosed(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
+def tell_day(call: Call) -> int:
+    """Print the summary of a day, and send it where that is asked for; 1 when a channel did not take it."""
+    report = daily_summary(call.db, call.options.date or today(call))
+    status = write(call, report)
+    if not call.options.send:
+        return status
+    if not call.settings.messages.alert_urls:
+        raise ConfigError("--send: ALERT_URLS is empty, so there is nobody to send the summary to")
+    failures = send_summary(call.settings, report)
+    for failure in failures:
+        print(f"audit_trail: the summary was not sent: {failure}", file=sys.stderr)
+    return EXIT_FAILED if failures else status
+
+
 def tell_origin(call: Call) -> int:
     """Print where a disclosed trade came from."""
     found = origin(call.db, call.options.quiver_trade_id)
@@ -168,7 +184,7 @@ COMMANDS = (
     Command("failure-analysis", "why decisions failed, when, where and how often", add_period,
             lambda call: write(call, failure_analysis(call.db, period(call)))),
     Command("daily-summary", "what a day brought, what stands now and what to look at", add_day,
-            lambda call: write(call, daily_summary(call.db, call.options.date or today(call)))),
+            tell_day),
     Command("known-at", "what was known about a symbol at a moment", add_symbol_moment,
             lambda call: write(call, known_at(call.db, call.options.symbol, call.options.at))),
     Command("origin", "which run brought a disclosed trade, by which calls, and what rests on it", add_disclosed,

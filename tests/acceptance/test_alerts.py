@@ -43,3 +43,17 @@ def test_a_channel_out_of_reach_changes_nothing_about_a_pass(configured: dict[st
     assert (result.returncode, result.stdout) == (0, "Nothing changed.\n")
     (failing,) = [row for row in db.query("alerts") if row["kind"] == "channel_failing"]
     assert "t0ken" not in failing["message"] + result.stderr
+
+
+def test_the_daily_summary_is_sent_where_that_is_asked_for(configured: dict[str, str]) -> None:
+    with receive() as receiver:
+        told = configured | {"ALERT_URLS": f"json://{receiver.address}/t0ken-of-the-chat-room"}
+        result = run(PROJECT, "-m", "audit_trail", "daily-summary", "--send", **told)
+        assert (result.returncode, result.stderr) == (0, "")
+        (message,) = receiver.messages
+        assert message["title"].splitlines()[0] == result.stdout.splitlines()[0]
+        receiver.status = 503
+        result = run(PROJECT, "-m", "audit_trail", "daily-summary", "--send", **told)
+        assert (result.returncode, "the summary was not sent" in result.stderr) == (1, True)
+    nobody = run(PROJECT, "-m", "audit_trail", "daily-summary", "--send", **configured)
+    assert (nobody.returncode, "ALERT_URLS is empty" in nobody.stderr) == (2, True)

@@ -85,6 +85,7 @@ def test_jobs_of_the_account_take_turns_and_wait_for_no_data() -> None:
     assert {name for name, lane in lanes.items() if lane == "data"} == {
         "maintenance_daily", "congress_daily", "insider_daily",
     }
+    assert {name for name, lane in lanes.items() if lane == "people"} == {"alert_round", "daily_summary"}
 
 
 def test_only_orders_are_urgent_and_they_do_not_begin_hours_late() -> None:

@@ -1,0 +1,12 @@
+"""Sends a report to people."""
+
+from audit_trail.reports.report import Report
+from audit_trail.reports.text import as_text
+from config import Settings
+from messages import send_message
+
+
+def send_summary(settings: Settings, report: Report) -> list[str]:
+    """Send a report as text to every channel of ALERT_URLS; return a line for each that did not take it."""
+    told = send_message(settings, report.title, as_text(report))
+    return [f"{channel}: {error}" for channel, error in told.items() if error is not None]
