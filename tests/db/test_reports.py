@@ -257,3 +257,10 @@ def test_an_empty_period_says_so_in_every_part(books: Books, report: Any) -> Non
     tables = [section for section in report(books.db).sections if hasattr(section, "rows") and section.key != "runs"]
     assert tables
     assert all(not section.rows and section.empty.endswith(".") for section in tables)
+
+
+def test_the_longest_name_a_disclosure_can_have_fits_the_index(db: TradingDB) -> None:
+    ledger = Ledger(db)
+    widest = [chr(0x1F300 + number) for number in range(500)]  # four bytes each, and none like another
+    ledger.disclosed(ledger.run(), person_name="".join(widest), symbol="".join(widest[:60]))
+    assert len(read(symbol_report(db, "".join(widest[:60]), WEEK))["quiver_trades"]) == 1
