@@ -63,7 +63,10 @@ URGENCY = ("critical", "warning", "info")
 
 
 def daily_summary(db: TradingDB, day: date) -> Report:
-    """Return the summary of a US Eastern day as the books show it now. Raises DatabaseError, also inside a transaction."""
+    """Return the summary of a US Eastern day as the books show it now.
+
+    Raises DatabaseError, also inside a transaction.
+    """
     bounds = Period(day, day).bounds
     with one_moment(db):
         (found,), decisions, trades, attention = (
