@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
+from audit_trail.reports.asking import one_moment
 from audit_trail.reports.days import Period
 from audit_trail.reports.report import ZONE_WORDS, Column, Fact, Facts, Kind, Report, Table
 from db_layer import Row, TradingDB
@@ -62,12 +63,15 @@ URGENCY = ("critical", "warning", "info")
 
 
 def daily_summary(db: TradingDB, day: date) -> Report:
-    """Return the summary of a US Eastern day, as the books show it now. Raises DatabaseError."""
+    """Return the summary of a US Eastern day as the books show it now.
+
+    Raises DatabaseError, also inside a transaction.
+    """
     bounds = Period(day, day).bounds
-    found = db.execute_query(FACTS, bounds)[0]
-    decisions = db.execute_query(DECISIONS, bounds)
-    trades = db.execute_query(TRADES, bounds)
-    attention = db.execute_query(ATTENTION, bounds)
+    with one_moment(db):
+        (found,), decisions, trades, attention = (
+            db.execute_query(statement, bounds) for statement in (FACTS, DECISIONS, TRADES, ATTENTION)
+        )
     closed, held = ([row for row in trades if row["state"] == state] for state in ("closed", "open"))
     return Report(
         "daily_summary", f"Daily summary for {day:%A} {day}",

@@ -1,6 +1,7 @@
 """Measures audit trail and monitors against their floors on a durable PostgreSQL: `python -m tests.bench`.
 
-With `--profile` it runs one pass of the order monitor under the profiler instead. What is measured and why:
+With `--profile` it runs one pass of the order monitor under the profiler instead, with `--reports` only the reports,
+and with `--tenfold` only these on ten times the books, which takes minutes to write. What is measured and why:
 docs/benchmarks.md.
 """
 
@@ -16,17 +17,29 @@ from alpaca_client import BrokerError
 from db_layer import DatabaseError, TradingDB
 from embedded_postgres import EmbeddedPostgresError
 from tables import print_table
-from tests.bench import audit_writes, book, daemon, ingestion, monitor_pass, order_gate, strategy_decisions
+from tests.bench import (
+    audit_writes,
+    book,
+    daemon,
+    ingestion,
+    monitor_pass,
+    order_gate,
+    reports,
+    strategy_decisions,
+)
 from tests.bench.durable import durable_server
 from tests.bench.floor import Floor
 from tests.bench.monitor_pass import BenchError, Measure
+from tests.bench.year import YEAR, Size
 
 
 def main() -> int:
     """Measure and print; the exit status is 1 when a limit is exceeded or nothing could be measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--profile", action="store_true")
-    work = profile if parser.parse_args().profile else measure
+    only = parser.add_mutually_exclusive_group()
+    for name in WORKS:
+        only.add_argument(f"--{name}", dest="work", action="store_const", const=WORKS[name])
+    work = parser.parse_args().work or measure
     try:
         with durable_server() as parameters:
             return 0 if work(parameters) else 1
@@ -51,7 +64,19 @@ def measure(parameters: Mapping[str, Any]) -> bool:
         passed.append(print_measures(f"Position monitor: {positions}", monitor_pass.measure_positions(work)))
     timed = f"{order_gate.ROUNDS * order_gate.ORDERS} orders, {book.ORDERS:,} working"
     passed.append(print_measures(f"Risk gate and protocol: {timed}", order_gate.measure(parameters)))
+    passed.append(measure_reports(parameters))
     return all(passed)
+
+
+def measure_reports(parameters: Mapping[str, Any], size: Size = YEAR) -> bool:
+    """Measure and print the reports, and tell whether they are within their limits."""
+    books = f"{size.trades:,} disclosed trades, {size.decisions:,} decisions, {reports.ROUNDS} rounds"
+    return print_measures(f"Reports over a year: {books}", reports.measure(parameters, size))
+
+
+def measure_tenfold(parameters: Mapping[str, Any]) -> bool:
+    """Do the same on ten times the books."""
+    return measure_reports(parameters, YEAR.times(reports.TENFOLD))
 
 
 def profile(parameters: Mapping[str, Any]) -> bool:
@@ -81,6 +106,8 @@ def print_measures(title: str, measures: Sequence[Measure]) -> bool:
     print_table(title, ("Measure", ">Observed", ">Limit", "Within"), [measure.row() for measure in measures])
     return all(measure.passed() for measure in measures)
 
+
+WORKS = {"profile": profile, "reports": measure_reports, "tenfold": measure_tenfold}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -257,3 +257,37 @@ def test_an_empty_period_says_so_in_every_part(books: Books, report: Any) -> Non
     tables = [section for section in report(books.db).sections if hasattr(section, "rows") and section.key != "runs"]
     assert tables
     assert all(not section.rows and section.empty.endswith(".") for section in tables)
+
+
+def test_the_longest_name_a_disclosure_can_have_fits_the_index(db: TradingDB) -> None:
+    ledger = Ledger(db)
+    widest = [chr(0x1F300 + number) for number in range(500)]  # four bytes each, and none like another
+    ledger.disclosed(ledger.run(), person_name="".join(widest), symbol="".join(widest[:60]))
+    assert len(read(symbol_report(db, "".join(widest[:60]), WEEK))["quiver_trades"]) == 1
+
+
+def test_a_short_that_is_sold_lower_than_decided_has_cost_something(db: TradingDB) -> None:
+    ledger = Ledger(db)
+    ledger.traded(ledger.decided(side="sell"), side="sell", actual_entry=99)
+    (found,) = read(performance_of(db, WEEK))["execution"]
+    assert Decimal(found["slippage"]) == 10
+
+
+def test_a_drawdown_is_the_deepest_fall_although_it_was_made_good(db: TradingDB) -> None:
+    ledger = Ledger(db)
+    for days, pnl in enumerate((50, -30, -40, 100, -20)):
+        ledger.traded(ledger.decided(), actual_pnl=pnl, exit_date=NOON + days * DAY)
+    (found,) = read(performance_of(db, WEEK))["signals"]
+    assert Decimal(found["drawdown"]) == 70
+
+
+def test_what_is_written_while_a_report_is_made_is_not_in_it(db: TradingDB, database: dict[str, Any]) -> None:
+    class Interrupted(TradingDB):
+        def execute_query(self, *args: Any) -> list[dict[str, Any]]:
+            rows = super().execute_query(*args)
+            Ledger(db).decided(analysis_decision_id="LATER")
+            return rows
+
+    with Interrupted(config=database) as reading:
+        assert read(symbol_report(reading, "NVDA", WEEK))["decisions"] == []
+    assert read(symbol_report(db, "NVDA", WEEK))["decisions"] != []
