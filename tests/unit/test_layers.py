@@ -13,10 +13,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {
         "clock", "code_version", "decision", "embedded_postgres", "http_wire", "log_setup", "message_sender",
-        "order_life", "requirements_check", "session_pooling",
+        "order_life", "requirements_check", "service_notify", "session_pooling",
     },
     {"broker_answers", "config", "tables", "trade"},
-    {"broker_line", "db_layer", "local_broker", "messages"},
+    {"broker_line", "db_layer", "heartbeat", "local_broker", "messages"},
     {"command_line", "session_locks"},
     {"analysis_rows", "audit_trail", "exposure", "order_comparison", "trade_records"},
     {
@@ -24,7 +24,7 @@ LAYERS = (
         "risk_checks",
     },
     {"daily_loss", "order_news", "pass_log", "risk_gate"},
-    {"alert_watch", "market_view"},
+    {"alert_watch", "market_view", "metrics"},
     {"alert_round", "order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
     {"shares_at_broker"},
