@@ -10,18 +10,23 @@ from clock import Clock, SystemClock
 from command_line import run_program
 from config import Settings, get_postgres_config
 from db_layer import DatabaseError, TradingDB
+from metrics import write_metrics
 
 log = logging.getLogger("alert_round")
 
 
 def look_after_alerts(db: TradingDB, settings: Settings, clock: Clock) -> None:
-    """Raise and close what the tables show, and tell people. Raises nothing: it may change nobody's result.
+    """Raise and close what the tables show, tell people, write the metrics. Raises nothing: it changes no result.
 
     Takes up to half a minute where channels do not answer, so never to be called while an account is held.
     """
     try:
         watch(db, settings, clock.now())
         tell_alerts(db, settings, clock)
+        if settings.metrics_file:
+            write_metrics(db, settings.metrics_file, clock.now())
+    except OSError as error:
+        log.warning("METRICS_FILE could not be written", extra={"error": error})
     except DatabaseError as error:
         log.warning("alerts could not be looked after", extra={"error": error})
     except Exception:  # a mistake of ours about alerts must not look like one about trades

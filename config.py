@@ -163,6 +163,7 @@ class Settings(DatabaseSettings):
     limits: Limits
     data: DataSettings
     messages: MessageSettings
+    metrics_file: str  # empty: metrics are not written
     analysis_timezone: ZoneInfo
     use_audit_trail: bool
     log_level: str
@@ -189,6 +190,7 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
         limits=_limits(env),
         data=_data(env, test_mode),
         messages=_messages(env),
+        metrics_file=env.text("METRICS_FILE"),
         analysis_timezone=env.zone("ANALYSIS_TIMEZONE", "UTC"),
         use_audit_trail=env.boolean("USE_AUDIT_TRAIL", True),
         log_level=env.choice("LOG_LEVEL", "INFO", LOG_LEVELS),

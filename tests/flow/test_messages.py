@@ -60,6 +60,16 @@ def test_a_channel_that_does_not_answer_holds_up_neither_the_others_nor_us(recei
     assert results == {channel_name(silent): "no answer within 1.5 seconds", channel_name(good): None}
 
 
+def test_what_a_channel_says_of_its_failure_gives_no_part_of_its_address_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "json://joe:p%40ss-word@host.example/t0ken/?room=b00m-box"
+    said = "GET http://joe:p@ss-word@host.example/t0ken?room=b00m-box failed for p%40ss-word\x1b[2J"
+    monkeypatch.setattr(messages, "_run_sender", lambda *_: {0: said})
+    (error,) = send_message(told(url), "Summary", "text").values()
+    assert error is not None
+    assert not [part for part in ("p@ss", "p%40ss", "host.example", "t0ken", "b00m", "\x1b") if part in error]
+    assert error.startswith("GET http://joe:[redacted]@[redacted]/[redacted]?[redacted]=[redacted] failed")
+
+
 def test_nobody_to_tell_is_no_error() -> None:
     assert send_message(told(), "Summary", "text") == {}
 

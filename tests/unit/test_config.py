@@ -52,6 +52,7 @@ DEFAULTS = [
     ("messages.alert_urls", ()),
     ("messages.heartbeat_url", ""),
     ("messages.repeat_minutes", 240),
+    ("metrics_file", ""),
     ("messages.most_per_hour", 12),
     ("use_audit_trail", True),
     ("log_format", "text"),

@@ -3,12 +3,56 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+import audit_trail.__main__
+import data_fetch.__main__
+import order_executor
+import order_monitor
+import position_monitor
+import scheduler
+import strategies.__main__
 from audit_trail import AlertKind
+from scripts import create_production_tables, health_check, rehearse, trading_control
 from tests.unit.test_layers import ALONE, LAYERS, SOURCES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+PROGRAMS: dict[str, Callable[[list[str]], Any]] = {
+    "order_executor.py": order_executor.main, "order_monitor.py": order_monitor.main,
+    "position_monitor.py": position_monitor.main, "-m audit_trail": audit_trail.__main__.main,
+    "-m data_fetch": data_fetch.__main__.main, "scripts/create_production_tables.py": create_production_tables.main,
+    "scripts/health_check.py": health_check.main, "scripts/trading_control.py": trading_control.main,
+    "scripts/rehearse.py": rehearse.main, "scheduler.py": scheduler.main, "-m strategies": strategies.__main__.main,
+}
+WITHOUT_HELP = {"-m paper_broker", "-m tests.bench"}
+# Of other systems; that they are there is not ours to test.
+OTHERS = {
+    ".", "cp", "docker", "export", "journalctl", "pg_dump", "psql", "systemctl", "systemd-analyze",
+}
+ASSIGNMENT = re.compile(r"[A-Z_]+=")
+
+
+def commands() -> list[str]:
+    """Every command of the documents: lines of their code blocks, and what stands in backquotes and begins like one."""
+    found = set()
+    for path in (DOCS.parent / "README.md", *DOCS.glob("*.md")):
+        text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        lines = re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE)
+        lines += re.findall(r"`((?:python|make|sudo|sh|docker) [^`\n]*)`", text)
+        found |= {line.split(" # ")[0].strip() for line in lines}
+    return sorted(found)
+
+
+def words_of(command: str) -> list[str]:
+    words = shlex.split(command)
+    while words and (ASSIGNMENT.match(words[0]) or words[0] == "sudo"):
+        words.pop(0)
+    return words
 
 
 def test_every_kind_of_alert_is_explained_once() -> None:
@@ -31,3 +75,46 @@ def test_the_table_of_the_architecture_has_the_rows_of_the_layers() -> None:
 
 def test_every_module_of_the_layers_exists() -> None:
     assert {module for layer in LAYERS for module in layer} | {ALONE} == SOURCES.keys()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_exists_with_its_arguments(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = words_of(command)
+    if not words or words[0] in OTHERS:
+        return
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (DOCS.parent / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+        return
+    if words[0] == "sh":
+        assert (DOCS.parent / words[1]).is_file()
+        return
+    assert words[0] == "python"
+    if words[1] == "-c":
+        compile(words[2], "document", "exec")
+        return
+    name, rest = (" ".join(words[1:3]), words[3:]) if words[1] == "-m" else (words[1], words[2:])
+    if name in WITHOUT_HELP:
+        assert (DOCS.parent / name.removeprefix("-m ").replace(".", "/") / "__main__.py").is_file()
+        return
+    said = "".join(help_of(PROGRAMS[name], rest, capsys))
+    assert [word for word in rest if word.startswith("--") and word not in said] == []
+
+
+def help_of(main: Callable[[list[str]], Any], rest: list[str], capsys: pytest.CaptureFixture[str]) -> Iterator[str]:
+    """The help of a program, and that of its command where the first word is one."""
+    for arguments in (["--help"], [*(word for word in rest[:1] if re.fullmatch(r"[a-z][a-z_-]*", word)), "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        yield capsys.readouterr().out
+
+
+def test_every_setting_is_in_the_example_and_nothing_else() -> None:
+    source = (DOCS.parent / "config.py").read_text(encoding="utf-8")
+    read = set(re.findall(r"""env\.[a-z_]+\(\s*"([A-Z0-9_]+)\"""", source)) | {"ENV_FILE"}
+    read |= set(re.findall(r"""_key\(env, "([A-Z_]+)\"""", source))
+    postgres = set(re.findall(r"\{prefix\}(POSTGRES_[A-Z]+)", source))
+    read |= postgres | {f"TEST_{name}" for name in postgres}
+    example = (DOCS.parent / ".env.example").read_text(encoding="utf-8")
+    assert set(re.findall(r"^#? ?([A-Z0-9_]+)=", example, re.MULTILINE)) == read

@@ -13,10 +13,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {
         "clock", "code_version", "decision", "embedded_postgres", "http_wire", "log_setup", "message_sender",
-        "order_life", "requirements_check", "session_pooling",
+        "order_life", "requirements_check", "service_notify", "session_pooling",
     },
     {"broker_answers", "config", "tables", "trade"},
-    {"broker_line", "db_layer", "local_broker", "messages"},
+    {"broker_line", "db_layer", "heartbeat", "local_broker", "messages"},
     {"command_line", "paper_market", "session_locks"},
     {"analysis_rows", "audit_trail", "exposure", "job_ledger", "order_comparison", "order_listing", "trade_records"},
     {
@@ -24,7 +24,7 @@ LAYERS = (
         "risk_checks", "written_decisions",
     },
     {"daily_loss", "order_news", "pass_log", "replay_checks", "risk_gate"},
-    {"alert_watch", "market_calendar", "market_view", "stopping"},
+    {"alert_watch", "market_calendar", "market_view", "metrics", "stopping"},
     {"alert_round", "order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
     {"shares_at_broker"},

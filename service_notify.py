@@ -1,0 +1,36 @@
+"""Tells the service manager (systemd, Type=notify) how the process is: a datagram to the socket it named."""
+
+import os
+import socket
+
+READY = "READY=1"
+ALIVE = "WATCHDOG=1"
+STOPPING = "STOPPING=1"
+
+
+def notify(state: str) -> bool:
+    """Send a state such as READY, ALIVE or "STATUS=..." and return whether somebody was told.
+
+    Nobody is where no service manager asked for it (NOTIFY_SOCKET), or when it does not listen; that is no error.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address.startswith("@"):
+        address = f"\0{address[1:]}"
+    elif not address.startswith("/"):
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.setblocking(False)
+            line.connect(address)
+            line.sendall(state.encode())
+    except OSError:
+        return False
+    return True
+
+
+def watchdog_seconds() -> float | None:
+    """Return how long the service manager waits for a sign of life, or None where it waits for none."""
+    microseconds, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not microseconds.isdecimal() or process not in ("", str(os.getpid())):
+        return None
+    return int(microseconds) / 1_000_000
