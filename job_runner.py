@@ -27,13 +27,14 @@ from job_ledger import (
     record_not_run,
     unfinished,
 )
-from job_table import A_DAY, Job, JobError, Lane, Work, due_between, next_due
+from job_table import A_DAY, QUICK, Job, JobError, Lane, Work, due_between, next_due
 from market_calendar import MarketCalendar
 from parts import PROGRAM_ERRORS
 from pass_log import FAILURES_BEFORE_CRITICAL
 from session_locks import LockTakenError
 
 LOOKS_BACK = 31 * A_DAY
+STALLED = 3 * QUICK  # a lane's jobs wait for one another, each at most for its deadline
 A_MOMENT = timedelta(seconds=1)
 FORESEEABLE: tuple[type[Exception], ...] = (JobError, ConfigError, DatabaseError, SourceError, *PROGRAM_ERRORS)
 MAY_PASS: tuple[type[Exception], ...] = (JobError, LockTakenError, *PROGRAM_ERRORS)
@@ -51,6 +52,7 @@ class Cycle:
     """The last run of a job that came to an end."""
 
     job: str
+    lane: Lane
     due: datetime
     ended: datetime
     status: RunStatus
@@ -127,6 +129,15 @@ class JobRunner:
         late = (run for run in tuple(self.running.values()) if now - run.began > run.job.deadline)
         return next(late, None)
 
+    def stalled(self) -> str | None:
+        """Return a job on the account that should have begun long ago, though it need not wait for anything."""
+        now = self._clock.now()
+        late = (
+            job.name for job in self.jobs if job.lane is Lane.ACCOUNT and not job.urgent
+            and any(now - due > STALLED for due in self.pending(job)[:1])
+        )
+        return next(late, None)
+
     def give_up(self, db: TradingDB, run: Running) -> None:
         """Write down that a run hangs, because its process is about to end. Raises DatabaseError."""
         words = f"exceeded its deadline of {run.job.deadline}; the daemon ended itself"
@@ -178,7 +189,7 @@ class JobRunner:
             resolve_alerts(db, (AlertKind.JOB_FAILED, AlertKind.JOB_MISSED), (job.name,), now)
         elif reason is not None:
             self._failed(db, job, reason)
-        cycle = Cycle(job.name, due, now, status, reason)
+        cycle = Cycle(job.name, job.lane, due, now, status, reason)
         self.cycles[job.name] = cycle
         for listener in self.listeners:
             listener(cycle)

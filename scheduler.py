@@ -25,7 +25,9 @@ from job_runner import JobRunner, NotYetError
 from job_table import LONGEST_PAUSE, Job, Lane, Work, jobs, next_due
 from market_calendar import MarketCalendar
 from parts import PROGRAM_ERRORS, build_parts, open_database
+from service_notify import ALIVE, READY, notify
 from session_locks import LockTakenError, hold_daemon
+from signs_of_life import SignsOfLife
 from stopping import Stop, StoppableBroker, StoppableClock, Stopped
 from tables import print_table
 
@@ -143,6 +145,8 @@ class Daemon:
                     if not waits:
                         log.info("standing by", extra={"reason": error})
                     pause, waits = STANDBY_SECONDS, True
+                    notify(READY)
+                    notify(ALIVE)
                 except DatabaseError as error:
                     if not error.lost_connection:
                         raise
@@ -158,17 +162,21 @@ class Daemon:
             runner = JobRunner(jobs(self._settings.schedule), self._clock, calendar, {
                 lane: lanes.enter_context(_work_of(self._settings, calendar, clock, stop)) for lane in Lane
             })
+            signs = SignsOfLife(self._settings, self._db, runner)
             runner.begin(self._db)
-            clockwork = Clockwork(runner, self._clock, stop, lambda: self._look(runner))
+            clockwork = Clockwork(runner, self._clock, stop, lambda: self._look(runner, signs))
             log.info("ready", extra={"jobs": len(runner.jobs)})
+            signs.begin()
             try:
                 clockwork.start()
             finally:
+                if self._stop.asked:
+                    signs.end()
                 stop.ask()
                 clockwork.shutdown(wait=False)
                 self._wind_up(clockwork)
 
-    def _look(self, runner: JobRunner) -> bool:
+    def _look(self, runner: JobRunner, signs: SignsOfLife) -> bool:
         """Look between two jobs whether all is well; False when a stop is asked for.
 
         Raises HungError, and DatabaseError when the lock was lost with its connection.
@@ -182,6 +190,7 @@ class Daemon:
         if hung is not None:
             runner.give_up(self._db, hung)
             raise HungError(f"{hung.job.name}, due {hung.due:%Y-%m-%d %H:%M} UTC, has exceeded {hung.job.deadline}")
+        signs.look(now)
         return not self._stop.asked
 
     def _wind_up(self, clockwork: Clockwork) -> None:

@@ -26,11 +26,3 @@ def notify(state: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def watchdog_seconds() -> float | None:
-    """Return how long the service manager waits for a sign of life, or None where it waits for none."""
-    microseconds, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
-    if not microseconds.isdecimal() or process not in ("", str(os.getpid())):
-        return None
-    return int(microseconds) / 1_000_000

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,40 @@ def daemon(log: Path, settings: dict[str, str], *flags: str) -> Iterator[Program
         program.process.wait()
 
 
+class Manager:
+    """A service manager that listens."""
+
+    def __init__(self, line: socket.socket, path: str) -> None:
+        self.settings = {"NOTIFY_SOCKET": path}
+        self._line = line
+        self._heard: list[str] = []
+
+    def received(self) -> list[str]:
+        """Every state it was told so far."""
+        with suppress(BlockingIOError):
+            while True:
+                self._heard.append(self._line.recv(100).decode())
+        return self._heard
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        path = str(Path(folder) / "notify")
+        line.bind(path)
+        line.setblocking(False)
+        yield Manager(line, path)
+
+
 def test_a_daemon_outlives_its_connections_refuses_a_second_one_and_ends_with_a_signal(
-    configured: dict[str, str], db: Any, tmp_path: Path,
+    configured: dict[str, str], db: Any, tmp_path: Path, manager: Manager,
 ) -> None:
-    with daemon(tmp_path / "first", configured) as first:
+    heard, metrics = manager.received, tmp_path / "trading.prom"
+    with daemon(tmp_path / "first", configured | manager.settings | {"METRICS_FILE": str(metrics)}) as first:
         first.until(lambda: "scheduler: ready" in first.said)
+        first.until(lambda: metrics.exists() and len(heard()) >= 2)
+        assert heard()[:2] == ["READY=1", "WATCHDOG=1"]
+        assert 'trading_job_done{job="startup_barrier"} 1' in metrics.read_text()
         assert {row["job_name"] for row in db.query("job_runs")} >= {"calendar_check", "startup_barrier"}
 
         second = run(PROJECT, "scheduler.py", **configured)
@@ -77,6 +108,7 @@ def test_a_daemon_outlives_its_connections_refuses_a_second_one_and_ends_with_a_
 
         first.process.send_signal(signal.SIGINT)
         assert first.process.wait(10) == 0
+        assert heard()[-1] == "STOPPING=1"
         assert "Traceback" not in first.said
         assert db.query("job_runs", {"status": "running"}) == []
 

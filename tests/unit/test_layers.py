@@ -34,7 +34,7 @@ LAYERS = (
     {"strategies"},
     {"flattening", "job_table"},
     {"job_runner"},
-    {"replay"},
+    {"replay", "signs_of_life"},
     {"scheduler"},
     {"scripts"},
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from config import load_settings
 from heartbeat import beat
-from service_notify import ALIVE, READY, notify, watchdog_seconds
+from service_notify import ALIVE, READY, notify
 from tests.receiver import receive
 
 
@@ -30,17 +29,6 @@ def test_the_service_manager_is_told_by_its_socket(monkeypatch: pytest.MonkeyPat
 def test_where_nobody_listens_nothing_goes_wrong(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert not notify(READY)
-
-
-@pytest.mark.parametrize(("time", "process", "seconds"), [
-    ("90000000", "", 90.0), ("90000000", "ours", 90.0), ("90000000", "1", None), ("", "", None), ("x", "", None),
-])
-def test_the_watchdogs_patience_is_read(
-    monkeypatch: pytest.MonkeyPatch, time: str, process: str, seconds: float | None,
-) -> None:
-    monkeypatch.setenv("WATCHDOG_USEC", time)
-    monkeypatch.setenv("WATCHDOG_PID", process.replace("ours", str(os.getpid())))
-    assert watchdog_seconds() == seconds
 
 
 def test_a_heartbeat_asks_for_its_address_and_keeps_it_secret(caplog: pytest.LogCaptureFixture) -> None:
