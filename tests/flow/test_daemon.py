@@ -19,6 +19,9 @@ from stopping import Stop
 from tests.crash.lives import settings_for
 
 PATIENCE_SECONDS = 20
+CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'scheduler' AND datname = %(dbname)s
+"""
 NOWHERE = "http://127.0.0.1:9"
 Run = Callable[[Work, datetime], None]
 
@@ -33,11 +36,11 @@ class Place:
         self._database = database
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def job(self, name: str, run: Run, deadline: timedelta = timedelta(minutes=1)) -> None:
+    def job(self, name: str, run: Run, deadline: timedelta = timedelta(minutes=1), at_start: bool = False) -> None:
         """Add a job that is due as soon as the daemon is there."""
         due = datetime.now(UTC) + timedelta(seconds=len(self.table) / 1000)
         when = When("once", lambda day, _: [due] * (day == due.astimezone(scheduler.MARKET_ZONE).date()))
-        self.table.append(Job(name, when, run, Lane.ACCOUNT, None, deadline))
+        self.table.append(Job(name, when, run, Lane.ACCOUNT, None, deadline, at_start=at_start))
 
     def start(self) -> None:
         self._thread.start()
@@ -122,3 +125,27 @@ def test_a_run_whose_connection_is_lost_is_done_by_the_same_daemon(
     assert place.error is None
     assert len(tries) == 2
     assert statuses(db) == {"loses": "done"}
+
+
+def test_a_daemon_that_lost_its_lock_begins_anew_at_once(
+    place: Place, db: TradingDB, database: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scheduler, "PING_SECONDS", 3600)
+    monkeypatch.setattr(scheduler, "FIRST_PAUSE_SECONDS", 0)
+    begun: list[datetime] = []
+    works = threading.Event()
+
+    def begin(_work: Work, due: datetime) -> None:
+        begun.append(due)
+        if len(begun) == 2:
+            works.set()
+        if len(begun) == 3:  # when the second term begins; the first began with it and then ran what was due
+            place.stop.ask()
+
+    place.job("begins", begin, at_start=True)
+    place.start()
+    assert works.wait(PATIENCE_SECONDS)
+    db.execute_update(CUT, database)
+    place.wait()
+    assert place.error is None
+    assert len(begun) == 3

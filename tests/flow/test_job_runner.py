@@ -313,6 +313,30 @@ def test_a_stop_ends_a_pass_before_its_next_word_to_the_broker(stage: Stage) -> 
     assert stage.runs("order_executor")[0][1] == "done"
 
 
+def test_after_a_stop_the_broker_is_asked_nothing_more(stage: Stage) -> None:
+    stop = Stop()
+    stage.go_to(WEDNESDAY, "10:04")
+    (job,) = (job for job in jobs(stage.world.settings.schedule) if job.name == "order_monitor")
+    stage.work = stage.real_work(StoppableBroker(stage.world.settings.alpaca, stage.world.clock, stop))
+    runner = stage.runner(job)
+    stage.go_to(WEDNESDAY, "10:05")
+    asked = len(stage.world.market.requests)
+    stop.ask()
+    with pytest.raises(Stopped):
+        runner.handle(job)
+    assert len(stage.world.market.requests) == asked
+
+
+def test_a_run_that_another_daemon_has_done_meanwhile_is_not_done_again(stage: Stage) -> None:
+    stage.go_to(WEDNESDAY, "10:04")
+    job = stage.job("order_monitor")
+    runner, other = stage.runner(job), stage.runner(job)
+    stage.go_to(WEDNESDAY, "10:05")
+    other.handle(job)
+    runner.handle(job)
+    assert stage.ran == [("order_monitor", at(WEDNESDAY, "10:05"))]
+
+
 def test_waiting_ends_with_a_stop(world: World) -> None:
     stop = Stop(outer := Stop())
     clock = StoppableClock(world.clock, stop)
