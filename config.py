@@ -103,6 +103,16 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
+class AuditSettings:
+    """How long texts are kept, where its head is anchored, and as whom bodies are purged (empty: as POSTGRES_USER)."""
+
+    payload_retention_days: int
+    anchor_file: Path
+    purge_user: str
+    purge_password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a decision may ask for and how its trade may go on: dollars, shares, hours."""
 
@@ -145,6 +155,7 @@ class Settings(DatabaseSettings):
     limits: Limits
     data: DataSettings
     analysis_timezone: ZoneInfo
+    audit: AuditSettings
     use_audit_trail: bool
     log_level: str
     log_format: str
@@ -152,7 +163,8 @@ class Settings(DatabaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that may appear in no log line and in no table."""
-        return tuple(filter(None, (*self.alpaca.secrets, self.data.quiver_api_key, self.postgres.password)))
+        return tuple(filter(None, (*self.alpaca.secrets, self.data.quiver_api_key, self.postgres.password,
+                                    self.audit.purge_password)))
 
 
 def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = None) -> Settings:
@@ -169,6 +181,7 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
         limits=_limits(env),
         data=_data(env, test_mode),
         analysis_timezone=env.zone("ANALYSIS_TIMEZONE", "UTC"),
+        audit=_audit(env, test_mode),
         use_audit_trail=env.boolean("USE_AUDIT_TRAIL", True),
         log_level=env.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
         log_format=env.choice("LOG_FORMAT", "text", ("text", "json")),
@@ -423,6 +436,16 @@ def _data(env: _Environment, test_mode: bool) -> DataSettings:
         quiver_base_url=env.url("QUIVER_BASE_URL", quiver, QUIVER_URL, path),
         legislators_base_url=env.url("LEGISLATORS_BASE_URL", legislators, LEGISLATORS_URL, path),
         quiver_api_key=env.text("QUIVER_API_KEY"),
+    )
+
+
+def _audit(env: _Environment, test_mode: bool) -> AuditSettings:
+    kept = LOCAL_STATE if test_mode else PROJECT_ROOT
+    return AuditSettings(
+        payload_retention_days=env.whole("PAYLOAD_RETENTION_DAYS", 730, 1, 36_500),
+        anchor_file=kept / env.text("AUDIT_ANCHOR_FILE", "audit_anchors.txt"),
+        purge_user="" if test_mode else env.text("PURGE_POSTGRES_USER"),
+        purge_password="" if test_mode else env.text("PURGE_POSTGRES_PASSWORD"),
     )
 
 

@@ -50,7 +50,7 @@ TABLES = frozenset({
     "position_tracking", "quiver_trades", "politician_profiles", "committees", "committee_memberships",
     "blocked_assets", "data_ingestion_runs", "data_ingestion_run_records", "quarantined_records", "api_payloads",
     "api_call_logs", "trade_decisions", "trade_executions", "risk_checks", "job_runs", "alerts", "trading_control",
-    "limit_raises", "audit_log",
+    "limit_raises", "audit_log", "audit_head", "audit_pending", "legal_holds",
 })
 
 SET_SESSION = """

@@ -1,10 +1,12 @@
-"""Asks the audit trail: `python -m audit_trail trace ID`."""
+"""Asks the audit trail and takes care of it: `python -m audit_trail --help`."""
 
 import argparse
 import csv
 import json
 import sys
 
+from audit_trail.anchors import AnchorError
+from audit_trail.care import add_commands, show_anchor, show_purge, show_storage, show_verify
 from audit_trail.trace import as_json, chain, find_decisions
 from command_line import add_test_mode, run_program
 from config import Settings, get_postgres_config
@@ -22,16 +24,31 @@ def main(argv: list[str] | None = None) -> int:
     words = "everything known about one trade, order or decision"
     trace = commands.add_parser("trace", help=words, allow_abbrev=False)
     trace.add_argument("name", metavar="ID", help="trade id, decision id, Analysis_Id or an order's id")
-    trace.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    add_test_mode(trace)
-    return run_program(parser, argv, _work)
+    _add_shared(trace)
+    add_commands(commands, _add_shared)
+    return run_program(parser, argv, _work, (AnchorError,))
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    add_test_mode(parser)
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
     config = get_postgres_config(options.test_mode, settings)
+    if options.command == "purge" and settings.audit.purge_user:
+        config |= {"user": settings.audit.purge_user, "password": settings.audit.purge_password}
     with TradingDB(options.test_mode, config, settings.postgres.schema, "audit_trail") as db:
         if options.test_mode:
             db.create_schema(test_mode=True)
+        if options.command == "verify":
+            return show_verify(db, settings, options)
+        if options.command == "anchor":
+            return show_anchor(db, settings, options)
+        if options.command == "purge":
+            return show_purge(db, settings, options)
+        if options.command == "storage-stats":
+            return show_storage(db, options)
         return _trace(db, options.name, options.format)
 
 

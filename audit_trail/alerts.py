@@ -38,6 +38,7 @@ class AlertKind(StrEnum):
 
     AMENDED_WITHOUT_ORDER = "amended_without_order"
     BROKER_MISMATCH = "broker_mismatch"
+    CHAIN_FAULT = "chain_fault"
     DECISION_EDITED = "decision_edited"
     DECISION_LEFT_ALONE = "decision_left_alone"
     DECISION_ROW_NOT_MARKED = "decision_row_not_marked"
@@ -59,6 +60,7 @@ class AlertKind(StrEnum):
     ORDER_WITHOUT_DECISION = "order_without_decision"
     POSITION_MISMATCH = "position_mismatch"
     POSITION_VANISHED = "position_vanished"
+    PURGE = "purge"
     READ_FAILED = "read_failed"
     SPLIT = "split"
     TARGET_NOT_PLACED = "target_not_placed"

@@ -13,7 +13,7 @@ BEGIN
         audit.data_ingestion_runs, audit.data_ingestion_run_records, audit.quarantined_records,
         audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
-        audit.trading_control, audit.limit_raises, audit.audit_log
+        audit.trading_control, audit.limit_raises, audit.audit_log, audit.audit_head, audit.audit_pending, audit.legal_holds
     TO trading_app, trading_reader, trading_purge;
 
     GRANT INSERT ON
@@ -53,5 +53,7 @@ BEGIN
     GRANT UPDATE (level, message, occurrences, last_seen_at, acknowledged_at, resolved_at) ON audit.alerts TO trading_app;
 
     GRANT UPDATE (payload, purged_at) ON audit.api_payloads TO trading_purge;
+    GRANT INSERT, UPDATE (level, message, occurrences, last_seen_at, acknowledged_at, resolved_at) ON audit.alerts
+        TO trading_purge;
 END
 $$;

@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {
         "clock", "code_version", "decision", "embedded_postgres", "http_wire", "log_setup", "order_life",
-        "requirements_check", "session_pooling",
+        "progress", "requirements_check", "session_pooling",
     },
     {"broker_answers", "config", "tables", "trade"},
     {"broker_line", "db_layer", "local_broker"},
