@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 Value = str | datetime | None
@@ -64,18 +65,22 @@ def row_bytes(values: Iterable[Value]) -> bytes:
             parts.append(_NULL)
             continue
         data = value.encode() if isinstance(value, str) else _TIME(microseconds(value))
-        parts.append(_LENGTH(len(data)))
-        parts.append(data)
+        parts += _LENGTH(len(data)), data
     parts[0] = _HEADER(1, nulls, _BYTEA, count, 1)
     return b"".join(parts)
 
 
 def entry_hash(entry: dict[str, Any], previous: bytes) -> bytes:
     """Return the hash that an entry (a row of audit_log) must have after the one with the hash `previous`."""
-    words = row_bytes((entry["event"], entry["subject_table"], entry["actor"], entry["detail"]))
+    words = _words(entry["event"], entry["subject_table"], entry["actor"], entry["detail"])
     place = _PLACE(entry["chain"], entry["seq"], microseconds(entry["recorded_at"]), entry["subject_id"])
     content = bytes((entry["version"],)) + previous + place + words
     return hashlib.sha256(content + entry["body_sha256"] + _LENGTH(entry["body_length"])).digest()
+
+
+@lru_cache(maxsize=1024)
+def _words(*words: str | None) -> bytes:
+    return row_bytes(words)
 
 
 def microseconds(moment: datetime) -> int:

@@ -13,7 +13,10 @@ DECLARE
     hashes   bytea[] := '{}';
     entry    record;
 BEGIN
-    SELECT * INTO STRICT head FROM audit.audit_head FOR UPDATE;
+    SELECT * INTO head FROM audit.audit_head FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the hash chain has lost its head: audit.audit_head is empty; see docs/operations/audit_trail.md';
+    END IF;
     earlier := head.seq;
     moment := clock_timestamp();
     IF NEW.event = 'restored' THEN
@@ -81,7 +84,7 @@ BEGIN
             'submitted_at', 'filled_at', 'rejected_at', 'created_at']),
         ('audit.api_payloads', 'CASE WHEN payload IS NULL AND purged_at IS NULL THEN ''digest only'' END', 'purged', ARRAY[
             'id', 'type', 'source', 'captured_at', 'sha256', 'byte_length', 'code_version']),
-        ('order_fill', 'execution_id', NULL, ARRAY[
+        ('order_fill', 'NULL::text', NULL, ARRAY[
             'id', 'order_execution_id', 'external_order_id', 'execution_id', 'side', 'qty', 'price', 'filled_at']),
         ('audit.trading_control', 'state', NULL, ARRAY['id', 'state', 'flatten', 'reason', 'changed_by', 'changed_at']),
         ('audit.limit_raises', 'limit_name', NULL, ARRAY[

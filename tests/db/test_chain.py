@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg2 import sql
 
+import embedded_postgres
 from audit_trail import (
     AlertKind,
     NewDecision,
@@ -321,3 +324,25 @@ def test_json_is_digested_in_one_form(db: TradingDB) -> None:
         stored = db.execute_query("SELECT %(text)s::jsonb::text AS text", {"text": text})[0]["text"]
         assert canonical_json(stored) == stored
     assert canonical_json('{"b":1,"a":2,"aa":[1,2.0]}') == '{"a": 2, "b": 1, "aa": [1, 2.0]}'
+
+
+def test_a_restored_dump_verifies_and_the_chain_goes_on_there(
+    db: TradingDB, app: TradingDB, database: dict[str, Any], clones: Any, postgres: Any, tmp_path: Path,
+) -> None:
+    history(app)
+    file = tmp_path / "dump.sql"
+    where = ["-h", str(database["host"]), "-p", str(database["port"]), "-U", str(database["user"])]
+    dump = [str(embedded_postgres.binary("pg_dump")), *where, "-f", str(file), str(database["dbname"])]
+    subprocess.run(dump, check=True, capture_output=True)
+    clones.execute(sql.SQL("CREATE DATABASE restored TEMPLATE template0 STRATEGY file_copy"))
+    restored = postgres.connect_params("restored")
+    try:
+        load = [str(embedded_postgres.binary("psql")), *where, "-Xqv", "ON_ERROR_STOP=1", "-f", str(file), "restored"]
+        subprocess.run(load, check=True, capture_output=True)
+        with TradingDB(config=restored) as copy, TradingDB(config=restored | {"user": "trading_app"}) as programs:
+            assert verify(copy, [current_anchor(db, NOW)]).fault is None
+            fill(programs, 3)
+            report = verify(copy, [current_anchor(db, NOW)])
+            assert (report.fault, report.entries) == (None, 13)
+    finally:
+        clones.drop(restored)
