@@ -121,6 +121,16 @@ class MessageSettings:
 
 
 @dataclass(frozen=True)
+class AuditSettings:
+    """How long texts are kept, where its head is anchored, and as whom bodies are purged (empty: as POSTGRES_USER)."""
+
+    payload_retention_days: int
+    anchor_file: Path
+    purge_user: str
+    purge_password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a decision may ask for and how its trade may go on: dollars, shares, hours."""
 
@@ -165,6 +175,7 @@ class Settings(DatabaseSettings):
     messages: MessageSettings
     metrics_file: str  # empty: metrics are not written
     analysis_timezone: ZoneInfo
+    audit: AuditSettings
     use_audit_trail: bool
     log_level: str
     log_format: str
@@ -172,7 +183,7 @@ class Settings(DatabaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that may appear in no log line and in no table."""
-        given = self.data.quiver_api_key, self.postgres.password, *self.messages.secrets
+        given = self.data.quiver_api_key, self.postgres.password, self.audit.purge_password, *self.messages.secrets
         return tuple(filter(None, (*self.alpaca.secrets, *given)))
 
 
@@ -192,6 +203,7 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
         messages=_messages(env),
         metrics_file=env.text("METRICS_FILE"),
         analysis_timezone=env.zone("ANALYSIS_TIMEZONE", "UTC"),
+        audit=_audit(env, test_mode),
         use_audit_trail=env.boolean("USE_AUDIT_TRAIL", True),
         log_level=env.choice("LOG_LEVEL", "INFO", LOG_LEVELS),
         log_format=env.choice("LOG_FORMAT", "text", ("text", "json")),
@@ -481,6 +493,16 @@ def _secret_parts(url: str) -> list[str]:
     password = login.partition(":")[2]
     pieces = [piece for piece in re.split(r"[/:?&=#@,]+", url) if len(piece) >= SHORTEST_TOKEN]
     return [url, *filter(None, {password, unquote(password), *pieces, *map(unquote, pieces)})]
+
+
+def _audit(env: _Environment, test_mode: bool) -> AuditSettings:
+    kept = LOCAL_STATE if test_mode else PROJECT_ROOT
+    return AuditSettings(
+        payload_retention_days=env.whole("PAYLOAD_RETENTION_DAYS", 730, 1, 36_500),
+        anchor_file=kept / env.text("AUDIT_ANCHOR_FILE", "audit_anchors.txt"),
+        purge_user="" if test_mode else env.text("PURGE_POSTGRES_USER"),
+        purge_password="" if test_mode else env.text("PURGE_POSTGRES_PASSWORD"),
+    )
 
 
 def _limits(env: _Environment) -> Limits:

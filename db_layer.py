@@ -51,6 +51,7 @@ TABLES = frozenset({
     "blocked_assets", "data_ingestion_runs", "data_ingestion_run_records", "quarantined_records", "api_payloads",
     "api_call_logs", "trade_decisions", "trade_executions", "risk_checks", "job_runs", "alerts", "alert_deliveries",
     "trading_control", "limit_raises", "audit_log", "trade_decision_disclosures",
+    "audit_head", "audit_pending", "legal_holds",
 })
 
 SET_SESSION = """

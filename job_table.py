@@ -12,8 +12,10 @@ from enum import StrEnum
 from functools import cached_property
 
 from alert_round import look_after_alerts
+from audit_trail.anchors import anchor_head, current_anchor
 from audit_trail.reports import as_text, daily_summary
 from audit_trail.reports.sending import send_summary
+from audit_trail.retention import purging_connection, run_purge
 from clock import at_exchange, market_day
 from config import ScheduleSettings
 from data_fetch.tasks import run_task
@@ -119,7 +121,9 @@ def jobs(schedule: ScheduleSettings) -> tuple[Job, ...]:
         Job("maintenance_daily", every_day(s.maintenance_time), fetch("maintenance_daily"), data, A_DAY, SLOW),
         Job("congress_daily", every_day(s.congress_fetch_time), fetch("congress_daily"), data, A_DAY, PACED),
         Job("insider_daily", every_day(s.insider_fetch_time), fetch("insider_daily"), data, A_DAY, SLOW),
+        Job("retention", monthly(s.retention_day, s.retention_time), purge_texts, data, 10 * A_DAY, SLOW),
         Job("alert_round", around_the_clock(orders), look_after, people, QUICK, QUICK),
+        Job("audit_anchor", every_day(s.daily_summary_time), anchor, people, EVENING, QUICK),
         Job("daily_summary", trading_days(s.daily_summary_time), tell_day, people, EVENING, QUICK),
     )
 
@@ -250,13 +254,26 @@ def look_after(work: Work, _due: datetime) -> None:
     look_after_alerts(parts.db, parts.settings, parts.clock)
 
 
+def anchor(work: Work, _due: datetime) -> None:
+    """Write the head of the audit trail's chain outside the database."""
+    parts = work.parts
+    anchor_head(parts.db, parts.settings.audit.anchor_file, parts.clock.now())
+
+
+def purge_texts(work: Work, _due: datetime) -> None:
+    """Remove the recorded texts whose time is over."""
+    parts = work.parts
+    with purging_connection(parts.db, parts.settings) as purger:
+        run_purge(purger, parts.settings.audit.payload_retention_days, parts.clock.now())
+
+
 def tell_day(work: Work, due: datetime) -> None:
-    """Send people the summary of the day; it is in the log where there is no channel."""
+    """Send people the summary of the day and the head of the chain; in the log where there is no channel."""
     parts = work.parts
     report = daily_summary(parts.db, market_day(due))
     if not parts.settings.messages.alert_urls:
         log.info("daily summary", extra={"summary": as_text(report)})
-    elif failures := send_summary(parts.settings, report):
+    elif failures := send_summary(parts.settings, report, str(current_anchor(parts.db, parts.clock.now()))):
         raise JobError("; ".join(failures))
 
 

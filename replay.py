@@ -79,9 +79,13 @@ class Replay:
         self, settings: Settings, db: TradingDB, market: PaperMarket, start: datetime,
         decisions: Sequence[dict[str, Any]] = (),
     ) -> None:
-        # Whatever is configured: nothing outside this machine is asked, and the bundled disclosures are read.
+        # Whatever is configured: nothing outside this machine is asked or told, and the bundled disclosures are read.
         alpaca = replace(settings.alpaca, base_url=market.url, data_url=market.url)
-        settings = replace(settings, alpaca=alpaca, data=DataSettings("", "", ""))
+        settings = replace(
+            settings, alpaca=alpaca, data=DataSettings("", "", ""),
+            messages=replace(settings.messages, alert_urls=(), heartbeat_url=""),
+            audit=replace(settings.audit, anchor_file=STATE / "audit_anchors.txt"),
+        )
         self._db = db
         self._calendar = MarketCalendar()
         self._clock = MarketClock(market, start)

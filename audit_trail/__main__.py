@@ -1,9 +1,10 @@
-"""Asks the audit trail: `python -m audit_trail COMMAND`."""
+"""Asks the audit trail and takes care of it: `python -m audit_trail --help`."""
 
 import argparse
 import sys
 
-from audit_trail.commands import alerting, reporting, tracing
+from audit_trail.anchors import AnchorError
+from audit_trail.commands import alerting, caring, reporting, tracing
 from audit_trail.commands.command import Call
 from clock import SystemClock
 from command_line import add_test_mode, run_program
@@ -14,6 +15,7 @@ COMMANDS = (
     *reporting.COMMANDS,
     *alerting.COMMANDS,
     *tracing.COMMANDS,
+    *caring.COMMANDS,
 )
 
 
@@ -28,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         command.add_arguments(added)
         add_test_mode(added)
         added.set_defaults(run=command.run)
-    return run_program(parser, argv, _work)
+    return run_program(parser, argv, _work, (AnchorError,))
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_fetch.job import Job
-from data_fetch.progress import progress
 from data_fetch.records import Row, sort_out
 from data_fetch.source_line import NotFoundError, SourceError
 from data_fetch.values import RecordError, chamber, party, text
+from progress import progress
 
 MEMBERS, COMMITTEES, SEATS = (
     "/legislators-current.json", "/committees-current.json", "/committee-membership-current.json",

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from data_fetch.job import BULK_CONGRESS, PAGE_SIZE, Job, require_fields
-from data_fetch.progress import progress
 from data_fetch.records import Lots, Row, sort_out
 from data_fetch.source_line import SourceError
 from data_fetch.values import (
@@ -27,6 +26,7 @@ from data_fetch.values import (
     text,
     trade_days,
 )
+from progress import progress
 
 LIVE = "/beta/live/congresstrading"
 LIVE_CAP = 500  # records of a chamber in the live feed, at most

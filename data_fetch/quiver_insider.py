@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from data_fetch.job import PAGE_SIZE, Job, require_fields
-from data_fetch.progress import progress
 from data_fetch.records import Row, sort_out
 from data_fetch.values import (
     RecordError,
@@ -21,6 +20,7 @@ from data_fetch.values import (
     trade_days,
     truth,
 )
+from progress import progress
 
 LIVE = "/beta/live/insiders"
 OVERLAP_DAYS = 7

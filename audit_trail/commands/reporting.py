@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from audit_trail.anchors import current_anchor
 from audit_trail.commands.command import Call, Command, add_format
 from audit_trail.reports import (
     Period,
@@ -151,7 +152,7 @@ def tell_day(call: Call) -> int:
         return status
     if not call.settings.messages.alert_urls:
         raise ConfigError("--send: ALERT_URLS is empty, so there is nobody to send the summary to")
-    failures = send_summary(call.settings, report)
+    failures = send_summary(call.settings, report, str(current_anchor(call.db, call.clock.now())))
     for failure in failures:
         print(f"audit_trail: the summary was not sent: {failure}", file=sys.stderr)
     return EXIT_FAILED if failures else status

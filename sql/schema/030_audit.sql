@@ -345,24 +345,3 @@ COMMENT ON COLUMN audit.limit_raises.reason IS 'Why it was raised.';
 COMMENT ON COLUMN audit.limit_raises.changed_by IS 'Who raised it.';
 COMMENT ON COLUMN audit.limit_raises.changed_at IS 'When it was raised.';
 COMMENT ON COLUMN audit.limit_raises.expires_at IS 'From when on the setting counts again.';
-
-CREATE TABLE IF NOT EXISTS audit.audit_log (
-    seq            bigint PRIMARY KEY,
-    recorded_at    timestamptz NOT NULL,
-    event          text NOT NULL,
-    subject_table  text NOT NULL,
-    subject_id     bigint NOT NULL,
-    body_sha256    text NOT NULL CHECK (length(body_sha256) = 64),
-    previous_hash  text NOT NULL CHECK (length(previous_hash) = 64),
-    entry_hash     text NOT NULL UNIQUE CHECK (length(entry_hash) = 64)
-);
-CREATE INDEX IF NOT EXISTS audit_log_subject ON audit.audit_log (subject_table, subject_id);
-COMMENT ON TABLE audit.audit_log IS 'The hash chain over decisions, messages, executions and control changes.';
-COMMENT ON COLUMN audit.audit_log.seq IS 'Place in the chain, without gaps.';
-COMMENT ON COLUMN audit.audit_log.recorded_at IS 'When the entry was written.';
-COMMENT ON COLUMN audit.audit_log.event IS 'What happened.';
-COMMENT ON COLUMN audit.audit_log.subject_table IS 'Table of the row it speaks of.';
-COMMENT ON COLUMN audit.audit_log.subject_id IS 'Id of that row.';
-COMMENT ON COLUMN audit.audit_log.body_sha256 IS 'Hex digest of the row as it was.';
-COMMENT ON COLUMN audit.audit_log.previous_hash IS 'entry_hash of the entry before.';
-COMMENT ON COLUMN audit.audit_log.entry_hash IS 'Hex digest over this entry and the one before.';

@@ -44,7 +44,8 @@ BEGIN
         UNION ALL
         SELECT name, 'DELETE OR TRUNCATE'
         FROM unnest(ARRAY['audit.api_payloads', 'audit.trade_decisions', 'audit.trade_executions',
-                          'audit.data_ingestion_runs', 'audit.job_runs', 'audit.alerts']) AS name
+                          'audit.data_ingestion_runs', 'audit.job_runs', 'audit.alerts', 'audit.audit_head',
+                          'audit.legal_holds']) AS name
     LOOP
         -- Asked first, because a trigger is made under a lock that waits for every program to end.
         IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = guarded.name::regclass AND tgname = 'recorded_stays') THEN

@@ -14,7 +14,8 @@ BEGIN
         audit.api_payloads, audit.api_call_logs,
         audit.trade_decisions, audit.trade_executions, audit.risk_checks, audit.job_runs, audit.alerts,
         audit.alert_deliveries, audit.trading_control, audit.limit_raises, audit.audit_log, audit.failed_decisions,
-        audit.trade_decision_disclosures
+        audit.trade_decision_disclosures,
+        audit.audit_head, audit.audit_pending, audit.legal_holds
     TO trading_app, trading_reader, trading_purge;
 
     GRANT INSERT ON
@@ -55,5 +56,7 @@ BEGIN
     GRANT UPDATE (level, message, over, state, sends, attempted_at, told_at) ON audit.alert_deliveries TO trading_app;
 
     GRANT UPDATE (payload, purged_at) ON audit.api_payloads TO trading_purge;
+    GRANT INSERT, UPDATE (level, message, occurrences, last_seen_at, acknowledged_at, resolved_at) ON audit.alerts
+        TO trading_purge;
 END
 $$;

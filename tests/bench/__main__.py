@@ -20,6 +20,7 @@ from tables import print_table
 from tests.bench import (
     audit_writes,
     book,
+    chain,
     daemon,
     ingestion,
     monitor_pass,
@@ -53,6 +54,7 @@ def measure(parameters: Mapping[str, Any]) -> bool:
     # Each table comes before the next measurement, so that a failure there does not lose it.
     passed = [measure_audit(parameters)]
     passed.append(print_measures("The daemon while nothing happens", daemon.measure(parameters)))
+    passed.append(print_measures("Hash chain: an order's ten entries ten thousand times", chain.measure(parameters)))
     calls = f"{ingestion.CALLS} calls of {ingestion.BODY_BYTES // 1000} KB"
     passed.append(print_measures(f"Logging an ingestion run with {calls}", ingestion.measure(parameters)))
     run = f"{strategy_decisions.SIGNALS} signals"

@@ -302,7 +302,9 @@ class Theatre:
             yield world, books
 
     def _empty(self) -> None:
-        deletes = [sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in sorted(TABLES)]
+        # The chain goes on.
+        emptied = sorted(TABLES - {"audit_log", "audit_head", "audit_pending"})
+        deletes = [sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for table in emptied]
         with self._db.transaction():
             self._db.execute_update(sql.SQL("; ").join([sql.SQL(AS_REPLICA), *deletes]))
 

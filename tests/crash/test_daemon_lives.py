@@ -26,7 +26,7 @@ from tests.crash.lives import FastClock, be_the_daemon, ended, live_a_day, nurse
 WEEK = Path(__file__).resolve().parents[2] / "demo" / "week"
 DAY = date(2025, 7, 1)
 MORNING = datetime(2025, 7, 1, 8, tzinfo=UTC)
-RARE = {"ORDER_MONITOR_MINUTES": "15", "POSITION_MONITOR_MINUTES": "30"}
+RARE = {"RETENTION_DAY": "15", "ORDER_MONITOR_MINUTES": "15", "POSITION_MONITOR_MINUTES": "30"}
 AT_START = ("calendar_check", "startup_barrier")
 KILLS = 10
 SPEED = 2400

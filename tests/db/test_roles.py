@@ -24,7 +24,7 @@ RECORDED = [
 ]
 NEVER_DELETED = [
     *RECORDED, "audit.trade_decisions", "audit.trade_executions", "audit.data_ingestion_runs", "audit.job_runs",
-    "audit.alerts",
+    "audit.alerts", "audit.audit_head", "audit.legal_holds",
 ]
 OURS = """
 SELECT pg_class.oid::regclass::text AS name, relname, nspname, relowner::regrole::text AS owner
@@ -88,7 +88,7 @@ def rights(db: TradingDB, role: str, table: str) -> set[str]:
 
 def test_every_table_of_ours_belongs_to_the_owner_and_is_known_to_the_roles(db: TradingDB) -> None:
     tables = db.execute_query(OURS)
-    assert len(tables) == 26
+    assert len(tables) == 29
     for table in tables:
         name = table["name"]
         assert table["owner"] == "trading_owner", name
@@ -96,7 +96,7 @@ def test_every_table_of_ours_belongs_to_the_owner_and_is_known_to_the_roles(db: 
         recorded = {f"{table['nspname']}.{table['relname']}", table["relname"]} & set(NEVER_DELETED)
         ours = rights(db, "trading_app", name)
         assert {"SELECT"} <= ours <= {"SELECT", "INSERT", "UPDATE"} | (set() if recorded else {"DELETE"}), name
-        purged = {"UPDATE"} if table["relname"] == "api_payloads" else set()
+        purged = {"api_payloads": {"UPDATE"}, "alerts": {"INSERT", "UPDATE"}}.get(table["relname"], set())
         assert rights(db, "trading_purge", name) == {"SELECT"} | purged, name
 
 

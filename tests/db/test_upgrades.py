@@ -113,6 +113,7 @@ CREATE INDEX trade_decisions_analysis ON audit.trade_decisions (analysis_decisio
 """
 # What the kill switch and the limits have added since, taken away again.
 BEFORE_FLATTEN = """
+DROP TRIGGER chain_insert ON audit.trading_control;
 ALTER TABLE audit.trading_control DROP COLUMN flatten;
 DROP TABLE audit.limit_raises;
 ALTER TABLE order_execution DROP CONSTRAINT order_execution_exit_reason_check;

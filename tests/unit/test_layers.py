@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 LAYERS = (
     {
         "clock", "code_version", "decision", "embedded_postgres", "http_wire", "log_setup", "message_sender",
-        "order_life", "requirements_check", "service_notify", "session_pooling",
+        "order_life", "progress", "requirements_check", "service_notify", "session_pooling",
     },
     {"broker_answers", "config", "tables", "trade"},
     {"broker_line", "db_layer", "heartbeat", "local_broker", "messages"},
