@@ -16,7 +16,7 @@ from alpaca_client import BrokerError
 from db_layer import DatabaseError, TradingDB
 from embedded_postgres import EmbeddedPostgresError
 from tables import print_table
-from tests.bench import audit_writes, book, chain, ingestion, monitor_pass, order_gate
+from tests.bench import audit_writes, book, chain, ingestion, monitor_pass, order_gate, year
 from tests.bench.durable import durable_server
 from tests.bench.floor import Floor
 from tests.bench.monitor_pass import BenchError, Measure
@@ -39,6 +39,7 @@ def measure(parameters: Mapping[str, Any]) -> bool:
     """Measure and print everything, and tell whether all is within its limit."""
     # Each table comes before the next measurement, so that a failure there does not lose it.
     passed = [measure_audit(parameters)]
+    print_measures("A year of 500 orders a day in the audit trail", year.measure(parameters))
     passed.append(print_measures("Hash chain: an order's ten entries ten thousand times", chain.measure(parameters)))
     calls = f"{ingestion.CALLS} calls of {ingestion.BODY_BYTES // 1000} KB"
     passed.append(print_measures(f"Logging an ingestion run with {calls}", ingestion.measure(parameters)))
