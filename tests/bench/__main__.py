@@ -26,6 +26,7 @@ from tests.bench import (
     monitor_pass,
     order_gate,
     reports,
+    storage,
     strategy_decisions,
 )
 from tests.bench.durable import durable_server
@@ -54,6 +55,7 @@ def measure(parameters: Mapping[str, Any]) -> bool:
     # Each table comes before the next measurement, so that a failure there does not lose it.
     passed = [measure_audit(parameters)]
     passed.append(print_measures("The daemon while nothing happens", daemon.measure(parameters)))
+    print_measures("A year of 500 orders a day in the audit trail", storage.measure(parameters))
     passed.append(print_measures("Hash chain: an order's ten entries ten thousand times", chain.measure(parameters)))
     calls = f"{ingestion.CALLS} calls of {ingestion.BODY_BYTES // 1000} KB"
     passed.append(print_measures(f"Logging an ingestion run with {calls}", ingestion.measure(parameters)))
