@@ -64,7 +64,8 @@ class Protection:
             self._unprotected(trade, "the exit orders that do not fit it did not go away")
             return
         trade = reload(self._db, trade)
-        if trade.held > 0:
+        # Another process may have placed an exit since the pass loaded the trade.
+        if trade.held > 0 and not (trade.exit_groups and self._is_covered(trade, self._fits)):
             self._place(trade)
 
     def place_stop_loss(self, trade: Trade, shares: Decimal) -> tuple[int, Outcome | None]:
@@ -208,6 +209,8 @@ class Protection:
                 self._found.alert(AlertLevel.WARNING, AlertKind.TARGET_NOT_PLACED, trade.name, words)
         for _ in range(STOP_ATTEMPTS):
             trade = self._look_afresh(trade)
+            if trade.exit_groups:
+                return  # another process has placed one
             shares = self._closable(trade) if trade.held > 0 else trade.held
             if shares <= 0:
                 return

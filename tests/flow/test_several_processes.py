@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+import protection
 from alpaca_client import Broker
 from db_layer import TradingDB
 from order_executor import OrderExecutor
 from order_monitor import OrderMonitor
+from protection import Protection
 from tests.flow.exits import live_exits
 from tests.flow.world import World, executor, swing
 
@@ -120,6 +122,30 @@ def test_two_monitors_at_once_place_one_exit(world: World, database: dict[str, A
     _together(run, run)
     world.monitor()
     assert live_exits(world) == [45, 45]
+
+
+@pytest.mark.usefixtures("without_turns")
+@pytest.mark.parametrize("late", [
+    (OrderMonitor, "_attend_to"), (protection, "reload"), (Protection, "_look_afresh"),
+], ids=lambda late: late[1].strip("_"))
+def test_an_exit_that_another_monitor_placed_meanwhile_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, late: tuple[Any, str],
+) -> None:
+    world.decide(swing())
+    world.execute()
+    world.price("NVDA", "133.50")
+    goes_on, others = getattr(*late), [world.monitor]
+
+    def let_another_go_first(*arguments: Any) -> Any:
+        if others:
+            others.pop()()
+        return goes_on(*arguments)
+
+    monkeypatch.setattr(*late, let_another_go_first)
+    world.monitor()
+    world.monitor()
+    assert live_exits(world) == [45, 45]
+    assert [alert["kind"] for alert in world.db.query("alerts") if alert["resolved_at"] is None] == []
 
 
 def test_a_slow_listing_takes_no_filled_shares_back(world: World) -> None:
