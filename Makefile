@@ -12,7 +12,7 @@ test: .venv
 	@$(python) -m pytest --quiet --numprocesses=auto --cov --cov-fail-under=90
 
 soak: .venv
-	@$(python) -m pytest --quiet --hypothesis-profile=soak tests/property tests/crash -k 'order_life or crash_points'
+	@$(python) -m pytest --quiet --numprocesses=auto --hypothesis-profile=soak tests/property tests/crash -k 'order_life or crash_points'
 	@$(python) -m pytest --quiet -m soak --timeout=7200 tests/crash
 
 mutants: .venv

@@ -127,7 +127,7 @@ class Trade:
     def _net(self, rows: Iterable[dict[str, Any]], column: str) -> Decimal:
         return sum((row[column] if row["side"] == self.side else -row[column] for row in rows), Decimal(0))
 
-    @property
+    @cached_property
     def exit_groups(self) -> list[dict[str, Any]]:
         """The exit orders not ended yet; an OCO counts as its target, unless that has ended and its stop has not."""
         live = {order["id"]: order for order in self.exits if order["order_status"] not in ENDED}

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -45,6 +45,7 @@ CENT = Decimal("0.01")
 
 # A failure is shown as it was found: making it smaller takes minutes, and `make soak` is for that.
 USUAL = settings(max_examples=60, stateful_step_count=30, phases=[Phase.generate])
+PARTS = 4  # so that several processes share the examples
 PROFILE = USUAL if settings.get_current_profile_name() == "repeatable" else settings()
 
 Thing = TypeVar("Thing")
@@ -421,5 +422,11 @@ def _choose(things: Sequence[Thing], pick: int) -> Thing:
 
 @pytest.mark.no_cover
 @pytest.mark.timeout(10 * PROFILE.max_examples + 300)
-def test_the_books_agree_with_the_broker_whatever_happens(clones: Any) -> None:
-    run_state_machine_as_test(lambda: OrderLife(clones), settings=PROFILE)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_books_agree_with_the_broker_whatever_happens(clones: Any, part: int) -> None:
+    def make() -> OrderLife:
+        return OrderLife(clones)
+
+    if PROFILE.derandomize:
+        seed(part)(make)
+    run_state_machine_as_test(make, settings=settings(PROFILE, max_examples=PROFILE.max_examples // PARTS))
