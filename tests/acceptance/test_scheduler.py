@@ -120,6 +120,8 @@ def test_the_table_is_printed_with_the_next_times_and_without_a_database() -> No
     assert "10:07" in lines["order_executor"].partition("10:07, trading days")[2]
     assert "every 5 min from open to close" in lines["order_monitor"]
     assert "07:00, every day" in lines["congress_daily"]
+    graces = {"order_executor": " 2 h ", "congress_daily": " 1 d ", "retention": " 10 d ", "alert_round": " 10 min "}
+    assert [name for name, grace in graces.items() if grace not in lines[name]] == []
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
