@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from config import ConfigError, Settings, load_settings
-from db_layer import DatabaseError
+from db_layer import CONNECTING, DatabaseError
 from log_setup import configure_logging, printable
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -72,7 +72,7 @@ def run_guarded(
     except ConfigError as error:
         return _complain(parser.prog, str(error), EXIT_USAGE)
     except DatabaseError as error:
-        return _complain(parser.prog, f"{error}{HINTS.get(error.sqlstate or '', '')}", EXIT_FAILED)
+        return _complain(parser.prog, f"{error}{_hint(error)}", EXIT_FAILED)
     except foreseeable as error:
         return _complain(parser.prog, str(error), EXIT_FAILED)
     except BrokenPipeError:  # an answer that is printed while it is read from the books has lost its reader
@@ -111,6 +111,12 @@ def _finish_output() -> None:
 
 def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _hint(error: DatabaseError) -> str:
+    if str(error).startswith(CONNECTING):
+        return "; see whether the server runs, and look at the POSTGRES_ settings"
+    return HINTS.get(error.sqlstate or "", "")
 
 
 def _complain(name: str, error: str, status: int) -> int:

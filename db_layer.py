@@ -61,6 +61,7 @@ SET_SEARCH_PATH = "SELECT set_config('search_path', quote_ident(%(schema)s) || '
 SCHEMA_EXISTS = "SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s"
 SCHEMA_LOCK = "SELECT pg_advisory_xact_lock(hashtext('trading-monitor schema'))"
 PING = "SELECT 1"
+CONNECTING = "could not connect to PostgreSQL: "
 BEGIN = b"BEGIN"
 BETWEEN_STATEMENTS = b";\n"
 PLAN_IS_STALE = "0A000"  # SQLSTATE; the columns of a table changed after the statement was prepared
@@ -277,7 +278,7 @@ class TradingDB:
                 self._run(file.read_text(encoding="utf-8"), None)
 
     def _open(self) -> psycopg2.extensions.connection:
-        with _translated_errors("could not connect to PostgreSQL: "):
+        with _translated_errors(CONNECTING):
             connection = self._connect_once()
             connection.autocommit = True
             # Before anything is set in a session that may belong to others.

@@ -260,10 +260,17 @@ def _print_table(settings: Settings) -> None:
     rows = []
     for job in jobs(settings.schedule):
         due = next_due(job, calendar, now)
-        late = "any time" if job.grace is None else f"{job.grace.total_seconds() / 3600:g} h"
+        late = "any time" if job.grace is None else _span(job.grace)
         next_time = f"{due.astimezone(MARKET_ZONE):%a %Y-%m-%d %H:%M}" if due else ""
         rows.append((job.name, job.when.words, next_time, late, str(job.lane)))
     print_table("Jobs (US Eastern time)", ("Job", "When", "Next", "May begin late by", "Lane"), rows)
+
+
+def _span(span: timedelta) -> str:
+    """Whole days, hours or minutes, whichever is shortest to read."""
+    minutes = int(span.total_seconds()) // 60
+    unit, size = next((unit, size) for unit, size in (("d", 1440), ("h", 60), ("min", 1)) if minutes % size == 0)
+    return f"{minutes // size} {unit}"
 
 
 def _serve(settings: Settings, standby: bool) -> int:

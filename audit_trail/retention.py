@@ -32,7 +32,7 @@ EMPTY = """
 UPDATE audit.api_payloads SET payload = NULL, purged_at = %(now)s WHERE id = ANY(%(ids)s)
 """
 TABLE_SIZES = """
-SELECT nspname || '.' || relname AS name, GREATEST(reltuples, 0)::bigint AS rows,
+SELECT nspname || '.' || relname AS name, GREATEST(reltuples, pg_stat_get_live_tuples(pg_class.oid), 0)::bigint AS rows,
        pg_table_size(pg_class.oid) AS table_bytes, pg_indexes_size(pg_class.oid) AS index_bytes
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE relkind = 'r' AND (nspname = 'audit' OR nspname = %(schema)s AND relname = ANY(%(tables)s))

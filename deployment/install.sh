@@ -32,7 +32,9 @@ chmod 755 "$home"
 chmod 700 "$settings"
 
 if [ ! -e "$settings/env" ]; then
-    (umask 077 && cp "$home/.env.example" "$settings/env")
+    # The one place that the daemon may write, and that the next installation leaves alone.
+    (umask 077 && sed "s|^AUDIT_ANCHOR_FILE=.*|AUDIT_ANCHOR_FILE=/var/lib/$user/audit_anchors.txt|" \
+        "$home/.env.example" > "$settings/env")
     say "Made $settings/env: fill it in."
 fi
 chmod 600 "$settings/env"

@@ -106,7 +106,8 @@ def _switch(db: TradingDB, options: argparse.Namespace) -> int:
     change = STATES[options.command], options.reason, operator(), SystemClock().now(), flatten
     with db.transaction():
         write_control(db, *change)
-    show(f"Trading is {STATES[options.command]} now; it was {before.state}.")
+    state = STATES[options.command]
+    show(f"Trading stays {state}." if state == before.state else f"Trading is {state} now; it was {before.state}.")
     try:
         with db.transaction():
             alert_control(db, *change)

@@ -106,6 +106,7 @@ class TestProgram:
         assert result.returncode == 1
         assert len(result.stderr.splitlines()) == 1
         assert "could not connect to PostgreSQL" in result.stderr
+        assert result.stderr.endswith("; see whether the server runs, and look at the POSTGRES_ settings\n")
 
     def test_an_unreachable_broker_is_one_line_and_status_1(
         self, program: str, configured: dict[str, str], db: Any,

@@ -116,10 +116,12 @@ def test_a_daemon_outlives_its_connections_refuses_a_second_one_and_ends_with_a_
 def test_the_table_is_printed_with_the_next_times_and_without_a_database() -> None:
     listed = run(PROJECT, "scheduler.py", "--list", "--test-mode", ORDER_EXECUTOR_TIME="10:07")
     assert (listed.returncode, listed.stderr) == (0, "")
-    lines = {line.split()[0]: line for line in listed.stdout.splitlines() if "_" in line}
+    lines = {line.split()[0]: line for line in listed.stdout.splitlines() if line.split()}
     assert "10:07" in lines["order_executor"].partition("10:07, trading days")[2]
     assert "every 5 min from open to close" in lines["order_monitor"]
     assert "07:00, every day" in lines["congress_daily"]
+    graces = {"order_executor": " 2 h ", "congress_daily": " 1 d ", "retention": " 10 d ", "alert_round": " 10 min "}
+    assert [name for name, grace in graces.items() if grace not in lines[name]] == []
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -52,9 +52,10 @@ def position(settings: dict[str, str], db: Any) -> None:
 def test_halt_holds_back_and_resume_releases(configured: dict[str, str], db: Any) -> None:
     halted = control(configured, "halt", "--reason", "something smells")
     assert (halted.returncode, halted.stdout) == (0, "Trading is HALTED now; it was ACTIVE.\n"), halted
+    assert control(configured, "halt", "--reason", "it still does").stdout == "Trading stays HALTED.\n"
     decide(db)
     assert "held back: 1" in run(PROJECT, "order_executor.py", **configured).stdout
-    (row,) = db.query("trading_control")
+    row = db.query("trading_control")[0]
     assert (row["state"], row["flatten"], row["reason"], row["changed_by"]) == (
         "HALTED", False, "something smells", WHO,
     )

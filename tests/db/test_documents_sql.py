@@ -18,7 +18,7 @@ NOCODB = "CREATE TEMP TABLE analysis_decision AS SELECT 1 AS id, * FROM public.a
 
 def statements() -> list[tuple[str, str]]:
     found = []
-    for path in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))):
+    for path in (PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))):
         for block in re.findall(r"^```sql\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
             lines = [line for line in block.splitlines() if not line.startswith(("\\", "--"))]
             found += [(path.name, text) for text in re.split(r";\s*(?:\n|$)", "\n".join(lines)) if text.strip()]

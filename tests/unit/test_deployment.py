@@ -65,7 +65,9 @@ def install(root: Path) -> subprocess.CompletedProcess[str]:
 def test_the_installer_may_be_run_again_and_keeps_what_belongs_to_the_place(tmp_path: Path) -> None:
     assert install(tmp_path).stderr == ""
     home, settings = tmp_path / "opt/trading-monitor", tmp_path / "etc/trading-monitor/env"
-    assert settings.read_text() == (PROJECT / ".env.example").read_text()
+    example, made = (path.read_text().splitlines() for path in (PROJECT / ".env.example", settings))
+    assert set(made) - set(example) == {"AUDIT_ANCHOR_FILE=/var/lib/trading-monitor/audit_anchors.txt"}
+    assert len(made) == len(example)
     assert [stat.S_IMODE(path.stat().st_mode) for path in (settings, settings.parent)] == [0o600, 0o700]
     assert (tmp_path / "etc/systemd/system/trading-monitor.service").read_bytes() == UNIT.read_bytes()
     settings.write_text("POSTGRES_HOST=db\n")
