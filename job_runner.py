@@ -27,7 +27,7 @@ from job_ledger import (
     record_not_run,
     unfinished,
 )
-from job_table import A_DAY, QUICK, Job, JobError, Lane, Work, due_between, next_due
+from job_table import A_DAY, QUICK, Job, JobError, Lane, NothingToDoError, Work, due_between, next_due
 from market_calendar import MarketCalendar
 from parts import PROGRAM_ERRORS
 from pass_log import FAILURES_BEFORE_CRITICAL
@@ -178,13 +178,16 @@ class JobRunner:
         if not begin_run(db, job.name, due, began):
             return
         self.running[job.lane] = Running(job, due, began)
+        idle = False
         try:
             status, reason = self._attempt(job, due, work)
+        except NothingToDoError as error:
+            idle, status, reason = True, RunStatus.SKIPPED, str(error)
         finally:
             del self.running[job.lane]
         now = self._clock.now()
         end_run(db, job.name, due, now, status, reason)
-        if status is RunStatus.DONE:
+        if idle or status is RunStatus.DONE:
             self._failures.pop(job.name, None)
             resolve_alerts(db, (AlertKind.JOB_FAILED, AlertKind.JOB_MISSED), (job.name,), now)
         elif reason is not None:
@@ -195,9 +198,14 @@ class JobRunner:
             listener(cycle)
 
     def _attempt(self, job: Job, due: datetime, work: Work) -> tuple[RunStatus, str | None]:
-        """Run a job and say how it ended. Raises NotYetError, Stopped, and DatabaseError for a lost connection."""
+        """Run a job and say how it ended.
+
+        Raises NotYetError, NothingToDoError, Stopped, and DatabaseError for a lost connection.
+        """
         try:
             job.run(work, due)
+        except NothingToDoError:
+            raise
         except FORESEEABLE as error:
             if isinstance(error, DatabaseError) and error.lost_connection:
                 raise

@@ -36,6 +36,7 @@ LONGEST_PAUSE = 40 * A_DAY  # between two runs of a job: a month and a few days,
 EVENING = timedelta(hours=5)
 QUICK, SLOW, PACED = timedelta(minutes=10), timedelta(hours=1), timedelta(hours=6)  # the last waits for hourly quotas
 FIRST_HOUR = 5  # nothing happens in the hours before that people must be told of
+QUIVER_TASKS = ("congress_daily", "insider_daily")
 CALENDAR_TIME = time(9)  # before the market opens, and after an extra holiday has become known
 
 log = logging.getLogger("jobs")
@@ -43,6 +44,10 @@ log = logging.getLogger("jobs")
 
 class JobError(Exception):
     """A run could not do all its work; the message says why, for people."""
+
+
+class NothingToDoError(Exception):
+    """A run has no work, by the settings; the message says why."""
 
 
 class Lane(StrEnum):
@@ -241,8 +246,11 @@ def monitor_positions(work: Work, _due: datetime) -> None:
 
 
 def fetch(task: str) -> Callable[[Work, datetime], None]:
-    """One run of a task that fetches data, over the days that it covers by itself."""
+    """One run of a task that fetches data, over the days that it covers by itself; none without the source's key."""
     def run(work: Work, _due: datetime) -> None:
+        data = work.parts.settings.data
+        if task in QUIVER_TASKS and data.quiver_base_url and not data.quiver_api_key:
+            raise NothingToDoError("QUIVER_API_KEY is not set")
         run_task(task, work.parts.db, work.parts.clock, work.parts.settings)
 
     return run

@@ -253,6 +253,18 @@ def test_a_job_that_finds_another_program_at_work_is_skipped(stage: Stage, datab
     assert "is at work on this account" in (reason or "")
 
 
+def test_without_the_sources_key_its_run_is_skipped_and_nobody_is_alarmed(stage: Stage) -> None:
+    real = stage.work.parts
+    settings = replace(real.settings, data=replace(real.settings.data, quiver_base_url="https://api.quiverquant.com"))
+    stage.work = Work(replace(real, settings=settings), stage.calendar)
+    job = next(job for job in jobs(settings.schedule) if job.name == "congress_daily")
+    runner = stage.runner(job)
+    stage.go_to(date(2025, 1, 16), "07:00")
+    runner.handle(job)
+    assert [run[1:] for run in stage.runs("congress_daily")] == [("skipped", "QUIVER_API_KEY is not set")]
+    assert stage.alerts(AlertKind.JOB_FAILED) == []
+
+
 def test_a_run_without_end_is_seen_and_given_up(stage: Stage) -> None:
     began, over = threading.Event(), threading.Event()
 
