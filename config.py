@@ -173,7 +173,7 @@ class Settings(DatabaseSettings):
     limits: Limits
     data: DataSettings
     messages: MessageSettings
-    metrics_file: str  # empty: metrics are not written
+    metrics_file: str  # empty: metrics are not written, as in test mode
     analysis_timezone: ZoneInfo
     audit: AuditSettings
     use_audit_trail: bool
@@ -200,8 +200,8 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
         schedule=_schedule(env),
         limits=_limits(env),
         data=_data(env, test_mode),
-        messages=_messages(env),
-        metrics_file=env.text("METRICS_FILE"),
+        messages=_messages(env, test_mode),
+        metrics_file="" if test_mode else env.text("METRICS_FILE"),
         analysis_timezone=env.zone("ANALYSIS_TIMEZONE", "UTC"),
         audit=_audit(env, test_mode),
         use_audit_trail=env.boolean("USE_AUDIT_TRAIL", True),
@@ -467,7 +467,7 @@ def _data(env: _Environment, test_mode: bool) -> DataSettings:
     )
 
 
-def _messages(env: _Environment) -> MessageSettings:
+def _messages(env: _Environment, test_mode: bool) -> MessageSettings:
     given = env.text("ALERT_URLS").rstrip(",")
     # A comma may stand in a URL too; between two of them something follows that begins like a URL.
     urls = tuple(re.split(r"[,\s]+(?=[a-z][a-z0-9+.-]*://)", given, flags=re.IGNORECASE)) if given else ()
@@ -479,7 +479,7 @@ def _messages(env: _Environment) -> MessageSettings:
         raise ConfigError("HEARTBEAT_URL is malformed; expected an address such as https://hc-ping.com/...")
     return MessageSettings(
         alert_urls=urls,
-        heartbeat_url=heartbeat,
+        heartbeat_url="" if test_mode else heartbeat,  # else a rehearsal would hide that the real daemon is down
         repeat_minutes=env.whole("ALERT_REPEAT_MINUTES", 240, 60, 10_080),
         most_per_hour=env.whole("ALERT_MAX_PER_HOUR", 12, 2, 1000),
     )

@@ -83,7 +83,7 @@ class Replay:
         alpaca = replace(settings.alpaca, base_url=market.url, data_url=market.url)
         settings = replace(
             settings, alpaca=alpaca, data=DataSettings("", "", ""),
-            messages=replace(settings.messages, alert_urls=(), heartbeat_url=""),
+            messages=replace(settings.messages, alert_urls=(), heartbeat_url=""), metrics_file="",
             audit=replace(settings.audit, anchor_file=STATE / "audit_anchors.txt"),
         )
         self._db = db

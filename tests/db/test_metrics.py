@@ -7,7 +7,6 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -87,7 +86,7 @@ def test_the_dashboard_asks_for_every_metric_and_for_no_other(untouched: Trading
 def test_they_are_written_when_a_programs_work_is_over_and_nowhere_else(
     books: TradingDB, tmp_path: Path, caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings: Any = load_settings(True, {"METRICS_FILE": str(tmp_path / "trading.prom")})
+    settings = dataclasses.replace(load_settings(True, {}), metrics_file=str(tmp_path / "trading.prom"))
     look_after_alerts(books, settings, ManualClock(NOW))
     assert "trading_fills_total 0\n" in (tmp_path / "trading.prom").read_text()
     nowhere = dataclasses.replace(settings, metrics_file=str(tmp_path / "missing" / "trading.prom"))

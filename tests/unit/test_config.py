@@ -399,3 +399,10 @@ def test_a_malformed_address_of_a_channel_is_not_repeated(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(environ=ENOUGH | {name: "hidden-word"})
     assert "hidden-word" not in str(caught.value)
+
+
+def test_test_mode_gives_no_sign_of_life_in_the_place_of_a_real_daemon() -> None:
+    given = {"HEARTBEAT_URL": "https://ping.example/0123456789abcdef", "METRICS_FILE": "/var/lib/trading.prom"}
+    real, test = load_settings(environ=ENOUGH | given), load_settings(True, given)
+    assert (real.messages.heartbeat_url, real.metrics_file) == tuple(given.values())
+    assert (test.messages.heartbeat_url, test.metrics_file) == ("", "")
