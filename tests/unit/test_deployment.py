@@ -42,6 +42,14 @@ def test_the_unit_waits_for_readiness_and_keeps_secrets_out_of_its_environment()
     assert [name for name in names if not re.search(rf"^#? ?{name}=", listed, re.MULTILINE)] == []
 
 
+def test_systemd_never_gives_up_on_what_gets_better_by_itself() -> None:
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    # A database that is away for ten minutes, and a lock that the server still holds for a lost connection.
+    assert "StartLimitIntervalSec=0" in lines
+    assert any(line.startswith("ExecStart=") and line.endswith("scheduler.py --standby") for line in lines)
+    assert "RestartPreventExitStatus=2" in lines
+
+
 def test_the_agent_of_macos_starts_the_same_daemon_and_lets_it_end() -> None:
     agent = plistlib.loads((DEPLOYMENT / "com.trading.monitor.plist").read_bytes())
     assert agent["Label"] == "com.trading.monitor"
