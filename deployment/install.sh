@@ -23,16 +23,17 @@ fi
 mkdir -p "$home" "$settings" "$units"
 if [ "$source" != "$home" ]; then
     # What is gone from the source goes here too; what belongs to this place stays.
-    find "$home" -mindepth 1 -maxdepth 1 ! -name .venv ! -name .env -exec rm -rf {} +
+    find "$home" -mindepth 1 -maxdepth 1 ! -name .venv ! -name .env ! -name audit_anchors.txt -exec rm -rf {} +
     (cd "$source" && tar -cf - --exclude=./.git --exclude=./.venv --exclude=./.local --exclude=./.env \
-        --exclude=__pycache__ --exclude='./.*_cache' .) | (cd "$home" && tar -xf - --no-same-owner)
+        --exclude=./audit_anchors.txt --exclude=__pycache__ --exclude='./.*_cache' .) | (cd "$home" && tar -xf - --no-same-owner)
 fi
 chmod -R go-w "$home"
 chmod 755 "$home"
 chmod 700 "$settings"
 
 if [ ! -e "$settings/env" ]; then
-    (umask 077 && cp "$home/.env.example" "$settings/env")
+    # The daemon may write in its own directory only.
+    (umask 077 && sed 's|^AUDIT_ANCHOR_FILE=|&/var/lib/trading-monitor/|' "$home/.env.example" > "$settings/env")
     say "Made $settings/env: fill it in."
 fi
 chmod 600 "$settings/env"

@@ -73,15 +73,20 @@ def install(root: Path) -> subprocess.CompletedProcess[str]:
 def test_the_installer_may_be_run_again_and_keeps_what_belongs_to_the_place(tmp_path: Path) -> None:
     assert install(tmp_path).stderr == ""
     home, settings = tmp_path / "opt/trading-monitor", tmp_path / "etc/trading-monitor/env"
-    assert settings.read_text() == (PROJECT / ".env.example").read_text()
+    changed = set(settings.read_text().splitlines()) ^ set((PROJECT / ".env.example").read_text().splitlines())
+    assert changed == {  # the programs' own directory is read-only for the daemon
+        "AUDIT_ANCHOR_FILE=audit_anchors.txt", "AUDIT_ANCHOR_FILE=/var/lib/trading-monitor/audit_anchors.txt",
+    }
     assert [stat.S_IMODE(path.stat().st_mode) for path in (settings, settings.parent)] == [0o600, 0o700]
     assert (tmp_path / "etc/systemd/system/trading-monitor.service").read_bytes() == UNIT.read_bytes()
     settings.write_text("POSTGRES_HOST=db\n")
     (home / ".venv").mkdir()
+    (home / "audit_anchors.txt").write_text("an anchor\n")
     (home / "from_an_earlier_version.py").touch()
     install(tmp_path)
     assert settings.read_text() == "POSTGRES_HOST=db\n"
     assert (home / ".venv").is_dir()
+    assert (home / "audit_anchors.txt").read_text() == "an anchor\n"
     assert not (home / "from_an_earlier_version.py").exists()
     assert (home / "order_executor.py").read_bytes() == (PROJECT / "order_executor.py").read_bytes()
     assert not (home / ".git").exists()
