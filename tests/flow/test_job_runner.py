@@ -458,3 +458,16 @@ def test_an_anchor_that_cannot_be_written_fails_in_plain_words(
     ((_, status, reason),) = stage.runs("audit_anchor")
     assert (status, str(reason)[:26]) == ("failed", "the anchor was not written")
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_runs_of_a_clock_that_was_ahead_do_not_keep_a_daemon_from_working(stage: Stage) -> None:
+    ahead = at(FRIDAY, "09:35").replace(year=2031)
+    for status in ("done", "running"):
+        stage.world.db.insert("job_runs", {"job_name": "order_monitor", "due_at": ahead, "status": status})
+        ahead = ahead.replace(year=2032)
+    stage.go_to(FRIDAY, "09:34")
+    job = stage.job("order_monitor")
+    runner = stage.runner(job)
+    stage.go_to(FRIDAY, "09:35")
+    runner.handle(job)
+    assert stage.ran == [("order_monitor", at(FRIDAY, "09:35"))]
