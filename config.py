@@ -415,7 +415,7 @@ def _alpaca(env: _Environment, test_mode: bool) -> AlpacaSettings:
         data_url=data_url,
         paper=paper,
         data_feed=env.text("ALPACA_DATA_FEED", "iex"),
-        account_number=env.text("ALPACA_ACCOUNT_NUMBER"),
+        account_number="" if local else env.text("ALPACA_ACCOUNT_NUMBER"),
         timeout_seconds=float(env.number("ALPACA_TIMEOUT_SECONDS", "10", "0.1", "120")),
         api_key=NO_KEY if local else _key(env, "ALPACA_API_KEY", test_mode),
         secret_key=NO_KEY if local else _key(env, "ALPACA_SECRET_KEY", test_mode),

@@ -406,3 +406,10 @@ def test_test_mode_gives_no_sign_of_life_in_the_place_of_a_real_daemon() -> None
     real, test = load_settings(environ=ENOUGH | given), load_settings(True, given)
     assert (real.messages.heartbeat_url, real.metrics_file) == tuple(given.values())
     assert (test.messages.heartbeat_url, test.metrics_file) == ("", "")
+
+
+def test_the_pinned_account_is_that_of_the_real_broker() -> None:
+    pinned = {"ALPACA_ACCOUNT_NUMBER": "PA3REAL00001"}
+    assert load_settings(environ=ENOUGH | pinned).alpaca.account_number == "PA3REAL00001"
+    assert load_settings(True, pinned).alpaca.account_number == ""
+    assert load_settings(True, pinned | {"ALPACA_BASE_URL": "http://127.0.0.1:9"}).alpaca.account_number == "PA3REAL00001"
