@@ -471,3 +471,19 @@ def test_runs_of_a_clock_that_was_ahead_do_not_keep_a_daemon_from_working(stage:
     stage.go_to(FRIDAY, "09:35")
     runner.handle(job)
     assert stage.ran == [("order_monitor", at(FRIDAY, "09:35"))]
+
+
+def test_a_job_whose_statement_takes_too_long_fails_and_says_so(stage: Stage) -> None:
+    def ask(work: Work, _due: datetime) -> None:
+        with work.parts.db.transaction():
+            work.parts.db.execute_update("SET LOCAL statement_timeout = '20ms'")
+            work.parts.db.execute_query("SELECT pg_sleep(5)")
+
+    stage.go_to(FRIDAY, "18:29")
+    job = stage.job("daily_summary", ask)
+    runner = stage.runner(job)
+    stage.go_to(FRIDAY, "18:30")
+    runner.handle(job)
+    ((_, status, reason),) = stage.runs("daily_summary")
+    assert (status, reason) == ("failed", "canceling statement due to statement timeout")
+    assert stage.alerts(AlertKind.JOB_FAILED) == [("warning", "daily_summary", False)]

@@ -412,4 +412,5 @@ def test_the_pinned_account_is_that_of_the_real_broker() -> None:
     pinned = {"ALPACA_ACCOUNT_NUMBER": "PA3REAL00001"}
     assert load_settings(environ=ENOUGH | pinned).alpaca.account_number == "PA3REAL00001"
     assert load_settings(True, pinned).alpaca.account_number == ""
-    assert load_settings(True, pinned | {"ALPACA_BASE_URL": "http://127.0.0.1:9"}).alpaca.account_number == "PA3REAL00001"
+    elsewhere = load_settings(True, pinned | {"ALPACA_BASE_URL": "http://127.0.0.1:9"})
+    assert elsewhere.alpaca.account_number == "PA3REAL00001"
