@@ -17,7 +17,7 @@ from audit_trail import AlertKind
 from clock import at_exchange
 from db_layer import DatabaseError, TradingDB
 from job_runner import Cycle, JobRunner, NotYetError
-from job_table import Job, JobError, Lane, Work, anchor, every_day, jobs, purge_texts
+from job_table import Job, JobError, Lane, Work, anchor, every_day, jobs, look_after, purge_texts
 from market_calendar import MarketCalendar, Session
 from parts import build_parts
 from session_locks import hold_account
@@ -487,3 +487,14 @@ def test_a_job_whose_statement_takes_too_long_fails_and_says_so(stage: Stage) ->
     ((_, status, reason),) = stage.runs("daily_summary")
     assert (status, reason) == ("failed", "canceling statement due to statement timeout")
     assert stage.alerts(AlertKind.JOB_FAILED) == [("warning", "daily_summary", False)]
+
+
+def test_a_round_that_cannot_look_after_the_alerts_has_failed(stage: Stage) -> None:
+    stage.world.db.execute_update("REVOKE SELECT ON audit.data_ingestion_runs FROM trading_app")
+    stage.go_to(FRIDAY, "19:59")
+    job = stage.job("alert_round", look_after)
+    runner = stage.runner(job)
+    stage.go_to(FRIDAY, "20:00")
+    runner.handle(job)
+    ((_, status, reason),) = stage.runs("alert_round")
+    assert (status, reason) == ("failed", "permission denied for table data_ingestion_runs")
