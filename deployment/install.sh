@@ -47,5 +47,6 @@ chmod 644 "$units/trading-monitor.service"
 if [ -z "$root" ]; then
     systemctl daemon-reload
     say "Next: fill in /etc/trading-monitor/env, then: systemctl enable --now trading-monitor"
+    say "A daemon that is running goes on with the old programs until: systemctl restart trading-monitor"
 fi
 say "Installed in $home."
