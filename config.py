@@ -496,10 +496,11 @@ def _secret_parts(url: str) -> list[str]:
 
 
 def _audit(env: _Environment, test_mode: bool) -> AuditSettings:
-    kept = LOCAL_STATE if test_mode else PROJECT_ROOT
+    anchors = PROJECT_ROOT / env.text("AUDIT_ANCHOR_FILE", "audit_anchors.txt")
     return AuditSettings(
         payload_retention_days=env.whole("PAYLOAD_RETENTION_DAYS", 730, 1, 36_500),
-        anchor_file=kept / env.text("AUDIT_ANCHOR_FILE", "audit_anchors.txt"),
+        # Those of another chain would make the real one look forged.
+        anchor_file=LOCAL_STATE / anchors.name if test_mode else anchors,
         purge_user="" if test_mode else env.text("PURGE_POSTGRES_USER"),
         purge_password="" if test_mode else env.text("PURGE_POSTGRES_PASSWORD"),
     )

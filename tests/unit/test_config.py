@@ -414,3 +414,9 @@ def test_the_pinned_account_is_that_of_the_real_broker() -> None:
     assert load_settings(True, pinned).alpaca.account_number == ""
     elsewhere = load_settings(True, pinned | {"ALPACA_BASE_URL": "http://127.0.0.1:9"})
     assert elsewhere.alpaca.account_number == "PA3REAL00001"
+
+
+def test_anchors_of_test_mode_never_go_into_the_real_file() -> None:
+    given = {"AUDIT_ANCHOR_FILE": "/srv/kept/anchors.txt"}
+    assert load_settings(environ=ENOUGH | given).audit.anchor_file == Path("/srv/kept/anchors.txt")
+    assert load_settings(True, given).audit.anchor_file == config.LOCAL_STATE / "anchors.txt"
