@@ -16,21 +16,17 @@ log = logging.getLogger("alert_round")
 
 
 def look_after_alerts(db: TradingDB, settings: Settings, clock: Clock) -> None:
-    """Raise and close what the tables show, tell people, write the metrics. Raises nothing: it changes no result.
+    """Raise and close what the tables show, tell people, write the metrics. Raises DatabaseError.
 
     Takes up to half a minute where channels do not answer, so never to be called while an account is held.
     """
-    try:
-        watch(db, settings, clock.now())
-        tell_alerts(db, settings, clock)
-        if settings.metrics_file:
+    watch(db, settings, clock.now())
+    tell_alerts(db, settings, clock)
+    if settings.metrics_file:
+        try:
             write_metrics(db, settings.metrics_file, clock.now())
-    except OSError as error:
-        log.warning("METRICS_FILE could not be written", extra={"error": error})
-    except DatabaseError as error:
-        log.warning("alerts could not be looked after", extra={"error": error})
-    except Exception:  # a mistake of ours about alerts must not look like one about trades
-        log.exception("alerts could not be looked after")
+        except OSError as error:
+            log.warning("METRICS_FILE could not be written", extra={"error": error})
 
 
 def run_worker(
@@ -54,6 +50,7 @@ def run_worker(
 
 
 def _look_after(options: argparse.Namespace, settings: Settings) -> None:
+    """Look after the alerts without changing the result of the work."""
     if getattr(options, "dry_run", False):
         return
     config = get_postgres_config(options.test_mode, settings)
@@ -62,3 +59,5 @@ def _look_after(options: argparse.Namespace, settings: Settings) -> None:
             look_after_alerts(db, settings, SystemClock())
     except DatabaseError as error:
         log.warning("alerts could not be looked after", extra={"error": error})
+    except Exception:  # a mistake of ours about alerts must not look like one about trades
+        log.exception("alerts could not be looked after")

@@ -173,7 +173,7 @@ class Settings(DatabaseSettings):
     limits: Limits
     data: DataSettings
     messages: MessageSettings
-    metrics_file: str  # empty: metrics are not written
+    metrics_file: str  # empty: metrics are not written, as in test mode
     analysis_timezone: ZoneInfo
     audit: AuditSettings
     use_audit_trail: bool
@@ -200,8 +200,8 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
         schedule=_schedule(env),
         limits=_limits(env),
         data=_data(env, test_mode),
-        messages=_messages(env),
-        metrics_file=env.text("METRICS_FILE"),
+        messages=_messages(env, test_mode),
+        metrics_file="" if test_mode else env.text("METRICS_FILE"),
         analysis_timezone=env.zone("ANALYSIS_TIMEZONE", "UTC"),
         audit=_audit(env, test_mode),
         use_audit_trail=env.boolean("USE_AUDIT_TRAIL", True),
@@ -415,7 +415,7 @@ def _alpaca(env: _Environment, test_mode: bool) -> AlpacaSettings:
         data_url=data_url,
         paper=paper,
         data_feed=env.text("ALPACA_DATA_FEED", "iex"),
-        account_number=env.text("ALPACA_ACCOUNT_NUMBER"),
+        account_number="" if local else env.text("ALPACA_ACCOUNT_NUMBER"),
         timeout_seconds=float(env.number("ALPACA_TIMEOUT_SECONDS", "10", "0.1", "120")),
         api_key=NO_KEY if local else _key(env, "ALPACA_API_KEY", test_mode),
         secret_key=NO_KEY if local else _key(env, "ALPACA_SECRET_KEY", test_mode),
@@ -467,7 +467,7 @@ def _data(env: _Environment, test_mode: bool) -> DataSettings:
     )
 
 
-def _messages(env: _Environment) -> MessageSettings:
+def _messages(env: _Environment, test_mode: bool) -> MessageSettings:
     given = env.text("ALERT_URLS").rstrip(",")
     # A comma may stand in a URL too; between two of them something follows that begins like a URL.
     urls = tuple(re.split(r"[,\s]+(?=[a-z][a-z0-9+.-]*://)", given, flags=re.IGNORECASE)) if given else ()
@@ -479,7 +479,7 @@ def _messages(env: _Environment) -> MessageSettings:
         raise ConfigError("HEARTBEAT_URL is malformed; expected an address such as https://hc-ping.com/...")
     return MessageSettings(
         alert_urls=urls,
-        heartbeat_url=heartbeat,
+        heartbeat_url="" if test_mode else heartbeat,  # else a rehearsal would hide that the real daemon is down
         repeat_minutes=env.whole("ALERT_REPEAT_MINUTES", 240, 60, 10_080),
         most_per_hour=env.whole("ALERT_MAX_PER_HOUR", 12, 2, 1000),
     )
@@ -496,10 +496,11 @@ def _secret_parts(url: str) -> list[str]:
 
 
 def _audit(env: _Environment, test_mode: bool) -> AuditSettings:
-    kept = LOCAL_STATE if test_mode else PROJECT_ROOT
+    anchors = PROJECT_ROOT / env.text("AUDIT_ANCHOR_FILE", "audit_anchors.txt")
     return AuditSettings(
         payload_retention_days=env.whole("PAYLOAD_RETENTION_DAYS", 730, 1, 36_500),
-        anchor_file=kept / env.text("AUDIT_ANCHOR_FILE", "audit_anchors.txt"),
+        # Those of another chain would make the real one look forged.
+        anchor_file=LOCAL_STATE / anchors.name if test_mode else anchors,
         purge_user="" if test_mode else env.text("PURGE_POSTGRES_USER"),
         purge_password="" if test_mode else env.text("PURGE_POSTGRES_PASSWORD"),
     )

@@ -65,6 +65,7 @@ CONNECTING = "could not connect to PostgreSQL: "
 BEGIN = b"BEGIN"
 BETWEEN_STATEMENTS = b";\n"
 PLAN_IS_STALE = "0A000"  # SQLSTATE; the columns of a table changed after the statement was prepared
+SERVER_GONE = ("08", "57P")  # SQLSTATEs; 57014, a statement that took too long, is not among them
 NO_DATA = "02000"  # SQLSTATE of rows that should be there and are not
 POOLED = (
     "a connection pooler that shares sessions (PgBouncer: pool_mode = transaction) is between this program and "
@@ -87,7 +88,7 @@ class DatabaseError(Exception):
         super().__init__(message)
         self.sqlstate = sqlstate
         self.constraint = constraint
-        self.lost_connection = lost_connection or (sqlstate or "")[:2] in ("08", "57")
+        self.lost_connection = lost_connection or (sqlstate or "").startswith(SERVER_GONE)
 
 
 class TradingDB:

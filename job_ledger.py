@@ -28,10 +28,12 @@ WHERE job_runs.status = 'running'
 NOTE_RUN = """
 UPDATE audit.job_runs SET reason = %(reason)s WHERE job_name = %(job)s AND due_at = %(due)s AND status = 'running'
 """
+# What was due after now is of a clock that was ahead, and says nothing of what has been done.
 LAST_SETTLED = """
-SELECT job_name, max(due_at) AS due_at FROM audit.job_runs WHERE status <> 'running' GROUP BY job_name
+SELECT job_name, max(due_at) AS due_at FROM audit.job_runs WHERE status <> 'running' AND due_at <= %(now)s
+GROUP BY job_name
 """
-FIRST_RUN = "SELECT min(due_at) AS due_at FROM audit.job_runs"
+FIRST_RUN = "SELECT min(due_at) AS due_at FROM audit.job_runs WHERE due_at <= %(now)s"
 UNFINISHED = "SELECT job_name, due_at FROM audit.job_runs WHERE status = 'running' ORDER BY due_at"
 DIED = "the daemon ended before the run did"
 LONGEST_REASON = 500
@@ -73,14 +75,14 @@ def record_not_run(
     })
 
 
-def last_settled(db: TradingDB) -> dict[str, datetime]:
+def last_settled(db: TradingDB, now: datetime) -> dict[str, datetime]:
     """Return for each job that ever ran when the last run was due whose end is known. Raises DatabaseError."""
-    return {row["job_name"]: row["due_at"] for row in db.execute_query(LAST_SETTLED)}
+    return {row["job_name"]: row["due_at"] for row in db.execute_query(LAST_SETTLED, {"now": now})}
 
 
-def first_run(db: TradingDB) -> datetime | None:
+def first_run(db: TradingDB, now: datetime) -> datetime | None:
     """Return when the first run of all was due, or None before there was one. Raises DatabaseError."""
-    due: datetime | None = db.execute_query(FIRST_RUN)[0]["due_at"]
+    due: datetime | None = db.execute_query(FIRST_RUN, {"now": now})[0]["due_at"]
     return due
 
 

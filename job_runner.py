@@ -95,7 +95,7 @@ class JobRunner:
         To be called by whoever holds the daemon's lock, with its connection. Raises DatabaseError.
         """
         now = self._began = self._clock.now()
-        settled, first = last_settled(db), first_run(db)
+        settled, first = last_settled(db, now), first_run(db, now)
         since = now if first is None else first - A_MOMENT  # that one may be what was begun and not ended
         for job in self.jobs:
             self._settled[job.name] = max(settled.get(job.name, since), now - LOOKS_BACK)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from alert_round import look_after_alerts
-from audit_trail.anchors import anchor_head, current_anchor
+from audit_trail.anchors import AnchorError, anchor_head, current_anchor
 from audit_trail.reports import as_text, daily_summary
 from audit_trail.reports.sending import send_summary
 from audit_trail.retention import purging_connection, run_purge
@@ -265,7 +265,10 @@ def look_after(work: Work, _due: datetime) -> None:
 def anchor(work: Work, _due: datetime) -> None:
     """Write the head of the audit trail's chain outside the database."""
     parts = work.parts
-    anchor_head(parts.db, parts.settings.audit.anchor_file, parts.clock.now())
+    try:
+        anchor_head(parts.db, parts.settings.audit.anchor_file, parts.clock.now())
+    except AnchorError as error:
+        raise JobError(str(error)) from error
 
 
 def purge_texts(work: Work, _due: datetime) -> None:

@@ -28,8 +28,10 @@ def main() -> int:
 
 
 def _send(url: str, title: str, body: str) -> str | None:
-    from apprise import Apprise, NotifyFormat
+    from apprise import Apprise, NotifyBase, NotifyFormat, OverflowMode
 
+    # Else a chat refuses all of a text that is too long for it; ?overflow=truncate in a URL goes before this.
+    NotifyBase.overflow_mode = OverflowMode.SPLIT
     channel = Apprise()
     if not channel.add(url):
         return "Apprise does not understand this URL"

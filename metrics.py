@@ -1,6 +1,6 @@
 """Metrics for Prometheus, as text: what the tables say of orders, protection, runs, calls and alerts."""
 
-import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -108,7 +108,8 @@ def write_metrics(db: TradingDB, path: str, now: datetime) -> None:
     """Put the metrics into a file in one step: no reader sees half of them. Raises DatabaseError and OSError."""
     text = "".join(f"{line}\n" for metric in collect(db, now) for line in metric.lines())
     target = Path(path)
-    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    # Two threads of a daemon write it.
+    fresh = target.with_name(f".{target.name}.{threading.get_native_id()}")
     fresh.write_text(text, encoding="utf-8")
     fresh.chmod(0o644)
     fresh.replace(target)

@@ -80,10 +80,10 @@ class Replay:
         decisions: Sequence[dict[str, Any]] = (),
     ) -> None:
         # Whatever is configured: nothing outside this machine is asked or told, and the bundled disclosures are read.
-        alpaca = replace(settings.alpaca, base_url=market.url, data_url=market.url)
+        alpaca = replace(settings.alpaca, base_url=market.url, data_url=market.url, account_number="")
         settings = replace(
             settings, alpaca=alpaca, data=DataSettings("", "", ""),
-            messages=replace(settings.messages, alert_urls=(), heartbeat_url=""),
+            messages=replace(settings.messages, alert_urls=(), heartbeat_url=""), metrics_file="",
             audit=replace(settings.audit, anchor_file=STATE / "audit_anchors.txt"),
         )
         self._db = db

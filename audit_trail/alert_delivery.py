@@ -88,16 +88,6 @@ def tell_alerts(db: TradingDB, settings: Settings, clock: Clock) -> None:
         log.info("another program tells the alerts")
 
 
-def tell_people(db: TradingDB, settings: Settings, clock: Clock, title: str, body: str) -> dict[str, str | None]:
-    """Send a text such as the daily summary to all channels; return by channel why it did not arrive, or None.
-
-    A channel that fails is an alert. Raises DatabaseError.
-    """
-    results = send_message(settings, title, body)
-    _note_channels(db, results, clock.now())
-    return results
-
-
 def is_due(row: Row, now: datetime, pause: timedelta) -> bool:
     """Tell whether a channel should hear of an alert now; `row` is one of TELLABLE.
 

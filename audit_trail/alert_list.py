@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from audit_trail.reports.data import cell
 from db_layer import Row, TradingDB
 from log_setup import printable
 
@@ -47,7 +48,7 @@ def print_alerts(rows: Sequence[Row], style: str) -> None:
     elif style == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(COLUMNS)
-        writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
+        writer.writerows([cell(row[name]) for name in COLUMNS] for row in rows)
     else:
         print("\n\n".join(map(_paragraph, rows)) or NONE_OPEN)
 
@@ -72,12 +73,3 @@ def _fold(line: str, indent: str) -> str:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _cell(value: Any) -> Any:
-    """Keep a spreadsheet from taking somebody's words for a formula, and a line break for the next row."""
-    text = _plain(value)
-    if not isinstance(text, str):
-        return text
-    text = printable(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

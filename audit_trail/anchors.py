@@ -4,6 +4,7 @@ import logging
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from os import SEEK_END
 from pathlib import Path
 
 from db_layer import TradingDB
@@ -57,8 +58,12 @@ def anchor_head(db: TradingDB, file: Path, now: datetime) -> Anchor:
     anchor = current_anchor(db, now)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="ascii") as lines:
-            lines.write(f"{anchor}\n")
+        with file.open("a+b") as lines:
+            if lines.tell():
+                lines.seek(-1, SEEK_END)
+                # A disk that was full has left a part of a line.
+                lines.write(b"" if lines.read() == b"\n" else b"\n")
+            lines.write(f"{anchor}\n".encode("ascii"))
     except OSError as error:
         raise AnchorError(f"the anchor was not written to {file}: {error}; see AUDIT_ANCHOR_FILE") from error
     log.info("the head of the audit trail", extra={"anchor": str(anchor)})

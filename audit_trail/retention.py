@@ -1,7 +1,7 @@
 """Retention: bodies whose time is over are removed; rows, digests and lengths stay, and the chain says what went."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -84,7 +84,10 @@ def purge(
 
 @contextmanager
 def purging_connection(db: TradingDB, settings: Settings) -> Iterator[TradingDB]:
-    """Give a connection as the role that may purge, where one is set (PURGE_POSTGRES_USER); else the one there is."""
+    """Give a connection as the role that may purge, where one is set (PURGE_POSTGRES_USER); else the one there is.
+
+    Raises DatabaseError.
+    """
     audit = settings.audit
     if not audit.purge_user:
         yield db
@@ -92,7 +95,13 @@ def purging_connection(db: TradingDB, settings: Settings) -> Iterator[TradingDB]
     config = get_postgres_config(settings.test_mode, settings) | {
         "user": audit.purge_user, "password": audit.purge_password,
     }
-    with TradingDB(settings.test_mode, config, settings.postgres.schema, "audit_trail purge") as purger:
+    with closing(TradingDB(settings.test_mode, config, settings.postgres.schema, "audit_trail purge")) as purger:
+        try:
+            purger.connect()
+        except DatabaseError as error:
+            # Not as a lost connection: that of whoever asks is there, and trying again would not help.
+            words = f"no texts were removed, because PURGE_POSTGRES_USER ({audit.purge_user}) cannot connect: {error}"
+            raise DatabaseError(words, error.sqlstate) from error
         yield purger
 
 

@@ -10,6 +10,7 @@ from psycopg2 import sql
 from audit_trail.anchors import Anchor, parse_anchor
 from audit_trail.chain_format import AUDITED, NO_HASH, TIMES, VERSION, canonical_json, entry_hash, row_bytes
 from db_layer import Row, TradingDB
+from log_setup import printable
 
 # One moment for all of it, whatever the programs write meanwhile.
 SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -72,7 +73,10 @@ class ChainFault(Exception):  # noqa: N818
 
 @dataclass
 class Report:
-    """What was read; `fault` is the first thing wrong, with what it touches, or None. Notes are for people to judge."""
+    """What was read; `fault` is the first thing wrong, with what it touches, or None. Notes are for people to judge.
+
+    Both name words from the books, made harmless for a terminal: who changed the books may have written them for it.
+    """
 
     entries: int = 0
     rows: int = 0
@@ -93,7 +97,7 @@ def verify(db: TradingDB, anchors: Sequence[Anchor] = (), advance: Advance = lam
                 _check_rows(db, table, report, advance)
             _check_names(db)
         except ChainFault as fault:
-            report.fault = f"{fault}{_touched(db, fault)}"
+            report.fault = printable(f"{fault}{_touched(db, fault)}")
     return report
 
 
@@ -149,7 +153,7 @@ class _Chain:
         lost = max(0, self._excused[self._chain - 1] - self._seq)
         words = f"at least {lost} entries of chain {self._chain - 1} were lost" if lost else "no anchor was lost"
         begin = f"chain {self._chain} begins with entry {entry['seq']}, written by {entry['actor']} after a restore"
-        self._report.notes.append(f"{begin}; {words}")
+        self._report.notes.append(printable(f"{begin}; {words}"))
 
     def _compare(self, found: str, name: str) -> None:
         for anchor in self._anchors[self._seq]:

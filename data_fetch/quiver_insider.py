@@ -8,6 +8,7 @@ from typing import Any
 from data_fetch.job import PAGE_SIZE, Job, require_fields
 from data_fetch.records import Row, sort_out
 from data_fetch.values import (
+    SHARE,
     RecordError,
     available_at,
     digest,
@@ -71,7 +72,7 @@ def normalise(record: Row, fetched_at: datetime) -> Row:
     ])
     return {
         "trade_key": key, "lot": 0, "natural_key": f"{key}-0", "source": "quiverquant_insider", "symbol": ticker,
-        "asset_type": "stock", "tradable": is_tradable(ticker, "stock"), "person_name": name, "owner": owner,
+        "asset_type": SHARE, "tradable": is_tradable(ticker, SHARE), "person_name": name, "owner": owner,
         "is_officer": truth(record.get("isOfficer")), "is_director": truth(record.get("isDirector")),
         "is_ten_percent_owner": truth(record.get("isTenPercentOwner")),
         "officer_title": text(record.get("officerTitle")), "transaction_type": f"{code} {way}".strip() or "N/A",

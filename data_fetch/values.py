@@ -18,6 +18,7 @@ from log_setup import printable
 FIRST_YEAR = 2012  # electronic disclosure begins
 LONGEST_TEXT = 500
 LONGEST_SYMBOL = 60
+SHARE = "stock"
 MOST_DOLLARS, MOST_SHARES = Decimal("1e12"), Decimal("1e9")  # what numeric(18,6) and numeric(18,9) hold
 NO_TICKER = ("", "-", "--", "N/A")
 # The statutory brackets, dollars: lower bound -> upper bound.
@@ -70,7 +71,7 @@ def symbol(value: Any) -> str | None:
 
 def is_tradable(ticker: str | None, asset_type: str) -> bool:
     """Tell whether this is a share whose symbol is spelled like one."""
-    return asset_type == "stock" and ticker is not None and _SHARE.fullmatch(ticker) is not None
+    return asset_type == SHARE and ticker is not None and _SHARE.fullmatch(ticker) is not None
 
 
 def asset_type(code: Any, description: str | None) -> str:
@@ -78,7 +79,7 @@ def asset_type(code: Any, description: str | None) -> str:
     said = text(code) or "Stock"
     if said in ("OP", "Stock Option") or _OPTION.search(description or ""):
         return "option"
-    return "stock" if said in ("Stock", "ST") else said
+    return SHARE if said in ("Stock", "ST") else said
 
 
 def amounts(value: Any) -> tuple[Decimal | None, Decimal | None]:

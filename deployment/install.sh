@@ -23,9 +23,9 @@ fi
 mkdir -p "$home" "$settings" "$units"
 if [ "$source" != "$home" ]; then
     # What is gone from the source goes here too; what belongs to this place stays.
-    find "$home" -mindepth 1 -maxdepth 1 ! -name .venv ! -name .env -exec rm -rf {} +
+    find "$home" -mindepth 1 -maxdepth 1 ! -name .venv ! -name .env ! -name audit_anchors.txt -exec rm -rf {} +
     (cd "$source" && tar -cf - --exclude=./.git --exclude=./.venv --exclude=./.local --exclude=./.env \
-        --exclude=__pycache__ --exclude='./.*_cache' .) | (cd "$home" && tar -xf - --no-same-owner)
+        --exclude=./audit_anchors.txt --exclude=__pycache__ --exclude='./.*_cache' .) | (cd "$home" && tar -xf - --no-same-owner)
 fi
 chmod -R go-w "$home"
 chmod 755 "$home"
@@ -48,5 +48,6 @@ chmod 644 "$units/trading-monitor.service"
 if [ -z "$root" ]; then
     systemctl daemon-reload
     say "Next: fill in /etc/trading-monitor/env, then: systemctl enable --now trading-monitor"
+    say "A daemon that is running goes on with the old programs until: systemctl restart trading-monitor"
 fi
 say "Installed in $home."

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from command_line import EXIT_DONE, EXIT_FAILED, add_test_mode, run_program, show
+from alert_round import run_worker
+from command_line import EXIT_DONE, EXIT_FAILED, add_test_mode, show
 from config import Settings
 from decision_review import FAILURES
 from order_life import decimal_text
@@ -27,14 +28,15 @@ def main(argv: list[str] | None = None) -> int:
         description="Decide on disclosures and carry the decisions out, strongest first.",
     )
     parser.add_argument("strategy", choices=sorted(STRATEGIES), help="who decides")
-    parser.add_argument("--plan-only", action="store_true", help="say what would be done; write and send nothing")
+    words = "say what would be done; write and send nothing"
+    parser.add_argument("--plan-only", action="store_true", dest="dry_run", help=words)
     add_test_mode(parser)
-    return run_program(parser, argv, _work, PROGRAM_ERRORS)
+    return run_worker(parser, argv, _work, PROGRAM_ERRORS)
 
 
 def _work(options: argparse.Namespace, settings: Settings) -> int:
     with closing(StrategyRun(STRATEGIES[options.strategy], options.test_mode, settings=settings)) as strategy:
-        if options.plan_only:
+        if options.dry_run:
             plan, waiting = strategy.preview()
             print_plan(plan, "would be bought")
             show("\n".join(waiting))

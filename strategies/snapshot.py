@@ -9,6 +9,7 @@ from datetime import datetime, time, timedelta
 from decimal import Decimal
 
 from clock import MARKET_ZONE
+from data_fetch.values import SHARE, is_tradable
 from db_layer import Row, TradingDB
 from strategies.signals import Disclosure, Snapshot, Strategy
 
@@ -51,7 +52,10 @@ def load_snapshot(db: TradingDB, strategy: Strategy, now: datetime) -> Snapshot:
         # What is reported on a day becomes available on that day at the earliest.
         "since": datetime.combine(first_day, time(), MARKET_ZONE),
     })
-    disclosures = [Disclosure(**row | {"dollars": Decimal(row["dollars"])}) for row in rows]
+    # What is no symbol is not asked about: its characters could ask for something else.
+    disclosures = [
+        Disclosure(**row | {"dollars": Decimal(row["dollars"])}) for row in rows if is_tradable(row["symbol"], SHARE)
+    ]
     return Snapshot(now, today, disclosures, _seats(db, {found.person for found in disclosures}, now))
 
 

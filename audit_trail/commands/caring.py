@@ -11,6 +11,7 @@ from typing import Any
 from audit_trail.alerts import AlertKind, AlertLevel, raise_alert, resolve_alerts
 from audit_trail.anchors import anchor_head, begin_chain, read_anchors
 from audit_trail.commands.command import Call, Command, add_format
+from audit_trail.reports.data import cell
 from audit_trail.retention import body_sizes, purging_connection, run_purge, table_sizes
 from audit_trail.verify import Report, verify
 from command_line import EXIT_DONE, EXIT_FAILED
@@ -125,7 +126,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], style: str) -> None:
         return
     writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else [])
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
 
 
 def _keep_alert(call: Call, report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from tests.flow.disclosing import agree, give_a_past
 
 
 def test_it_says_what_it_decided_and_what_became_of_it(
-    configured: dict[str, str], db: Any, paper: Server,
+    configured: dict[str, str], db: Any, paper: Server, tmp_path: Path,
 ) -> None:
+    looked_after = tmp_path / "trading.prom"
+    configured |= {"METRICS_FILE": str(looked_after)}
     now = datetime.now(UTC)
     agree(db, now)
     agree(db, now, "GONE")
@@ -23,6 +26,7 @@ def test_it_says_what_it_decided_and_what_became_of_it(
     give_a_past(paper.broker, "NVDA", "128", "136", now.date())
     planned = run(PROJECT, "-m", "strategies", "congressional", "--plan-only", **configured)
     assert (planned.returncode, planned.stdout.count("would be bought"), db.query("trade_decisions")) == (0, 1, [])
+    assert not looked_after.exists()
     done = run(PROJECT, "-m", "strategies", "congressional", **configured)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     lines = done.stdout.splitlines()
@@ -32,6 +36,7 @@ def test_it_says_what_it_decided_and_what_became_of_it(
     assert "left alone: it cannot be traded" in left
     assert lines[-1] == "placed: 1"
     assert [order["symbol"] for order in db.query("trade_journal")] == ["NVDA"]
+    assert looked_after.exists()  # with the alerts, whom people are told of then
 
 
 def test_a_broker_that_is_out_of_reach_is_one_line_and_status_1(configured: dict[str, str], db: Any) -> None:

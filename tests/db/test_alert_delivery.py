@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from audit_trail import AlertKind, AlertLevel, alert_delivery, raise_alert, resolve_alerts
-from audit_trail.alert_delivery import TASK, tell_alerts, tell_people
+from audit_trail.alert_delivery import TASK, tell_alerts
 from clock import ManualClock
 from config import Settings, load_settings
 from db_layer import TradingDB
@@ -260,17 +260,6 @@ def test_two_programs_do_not_tell_the_same(desk: Desk, db: TradingDB) -> None:
     with hold_task(db, TASK):
         assert desk.tell() == []
     assert desk.tell() == ["1 warning"]
-
-
-def test_a_report_goes_to_all_channels_and_a_failing_one_is_an_alert(desk: Desk) -> None:
-    desk.channels = list(URLS)
-    desk.down = {TWO}
-    results = tell_people(desk.db, desk.settings, desk.clock, "Summary", "a quiet day")
-    assert results == {ONE: None, TWO: "refused"}
-    assert [row["subject"] for row in desk.open()] == [TWO]
-    desk.down = set()
-    tell_people(desk.db, desk.settings, desk.clock, "Summary", "a quiet day")
-    assert desk.open() == []
 
 
 def test_a_pause_is_longer_than_any_bound_of_an_hour(desk: Desk) -> None:

@@ -20,7 +20,7 @@ HOSTILE = "=cmd|'/c calc'!A1\n\x1b[2Jgone\u202e, \"x\" " + "long" * 60
 @pytest.fixture
 def alerts(db: TradingDB) -> TradingDB:
     raise_alert(db, AlertLevel.INFO, AlertKind.SPLIT, "NVDA", "a split", NOW)
-    raise_alert(db, AlertLevel.WARNING, AlertKind.READ_FAILED, "fills", HOSTILE, NOW)
+    raise_alert(db, AlertLevel.WARNING, AlertKind.READ_FAILED, " =1+1", HOSTILE, NOW)
     for minutes in (0, 10):
         at = NOW + timedelta(minutes=minutes)
         raise_alert(db, AlertLevel.CRITICAL, AlertKind.ORDER_LOST, "o" * 90, "the broker has lost it", at)
@@ -50,6 +50,7 @@ def test_programs_get_every_column_in_both_formats(alerts: TradingDB, capsys: py
     table = list(csv.DictReader(io.StringIO(text)))
     assert [list(row) for row in table] == [list(rows[0])] * 3
     assert [row["id"] for row in table] == [str(row["id"]) for row in rows]
+    assert table[1]["subject"] == "' =1+1"
     assert table[1]["message"].startswith("'=cmd|'/c calc'!A1\\n\\x1b[2J")
 
 

@@ -266,7 +266,9 @@ def test_an_anchor_is_read_back_as_it_was_written(db: TradingDB, app: TradingDB,
     assert read_anchors(file) == anchors
     assert [anchor.seq for anchor in anchors] == [1, 12]
     assert verify(db, anchors).anchors == 2
-    file.write_text(f"{anchors[0]}\nnonsense\n")
+    file.write_text(f"{anchors[0]}\nnonsense")  # as a full disk leaves it
+    last = anchor_head(db, file, NOW)
+    assert file.read_text() == f"{anchors[0]}\nnonsense\n{last}\n"
     with pytest.raises(AnchorError, match=r"line 2 of .* is no anchor"):
         read_anchors(file)
 

@@ -512,3 +512,11 @@ def test_what_was_to_go_later_is_gone_with_its_transaction(db: TradingDB) -> Non
         db.execute_later("INSERT INTO job_runs (job_name, status) VALUES (%(name)s, 'done')", {"name": "never"})
         raise KeyError
     assert db.query("job_runs") == []
+
+
+def test_a_statement_that_takes_too_long_is_no_lost_connection(db: TradingDB) -> None:
+    db.execute_update("SET statement_timeout = '20ms'")
+    with pytest.raises(DatabaseError, match="statement timeout") as caught:
+        db.execute_query("SELECT pg_sleep(5)")
+    assert not caught.value.lost_connection
+    assert db.is_connected()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,30 @@ def test_the_dashboard_asks_for_every_metric_and_for_no_other(untouched: Trading
 def test_they_are_written_when_a_programs_work_is_over_and_nowhere_else(
     books: TradingDB, tmp_path: Path, caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings: Any = load_settings(True, {"METRICS_FILE": str(tmp_path / "trading.prom")})
+    settings = dataclasses.replace(load_settings(True, {}), metrics_file=str(tmp_path / "trading.prom"))
     look_after_alerts(books, settings, ManualClock(NOW))
     assert "trading_fills_total 0\n" in (tmp_path / "trading.prom").read_text()
     nowhere = dataclasses.replace(settings, metrics_file=str(tmp_path / "missing" / "trading.prom"))
     look_after_alerts(books, nowhere, ManualClock(NOW))
     assert caplog.messages[-1] == "METRICS_FILE could not be written"
+
+
+def test_two_threads_that_write_them_do_not_meet(
+    books: TradingDB, database: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, chmod, others = tmp_path / "trading.prom", Path.chmod, list[threading.Thread]()
+
+    def write_another() -> None:
+        with TradingDB(config=database) as db:
+            write_metrics(db, str(path), NOW)
+
+    def meanwhile(fresh: Path, mode: int) -> None:
+        chmod(fresh, mode)
+        if not others:
+            others.append(threading.Thread(target=write_another))
+            others[0].start()
+            others[0].join(20)
+
+    monkeypatch.setattr(Path, "chmod", meanwhile)
+    write_metrics(books, str(path), NOW)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["trading.prom"]

@@ -35,7 +35,7 @@ def ingest(db: TradingDB, completed_at: datetime, task: str = "congress_daily", 
     }))
 
 
-def disclose(db: TradingDB, at: datetime, symbol: str = "NVDA", **changes: Any) -> int:
+def disclose(db: TradingDB, at: datetime, symbol: str | None = "NVDA", **changes: Any) -> int:
     """Write a disclosure that became available at this moment and return its id."""
     day = at.astimezone(MARKET_ZONE).date()
     key = f"{symbol} {at} {sorted(changes.items(), key=str)}"
@@ -48,7 +48,7 @@ def disclose(db: TradingDB, at: datetime, symbol: str = "NVDA", **changes: Any) 
     } | changes))
 
 
-def agree(db: TradingDB, at: datetime, symbol: str = "NVDA", members: int = 3, **changes: Any) -> list[int]:
+def agree(db: TradingDB, at: datetime, symbol: str | None = "NVDA", members: int = 3, **changes: Any) -> list[int]:
     """Several members disclose a purchase of 50,001 dollars or more."""
     return [
         disclose(db, at, symbol, **{

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime, time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +17,12 @@ from audit_trail import AlertKind
 from clock import at_exchange
 from db_layer import DatabaseError, TradingDB
 from job_runner import Cycle, JobRunner, NotYetError
-from job_table import Job, JobError, Lane, Work, jobs
+from job_table import Job, JobError, Lane, Work, anchor, every_day, jobs, look_after, purge_texts
 from market_calendar import MarketCalendar, Session
 from parts import build_parts
 from session_locks import hold_account
 from stopping import Stop, StoppableBroker, StoppableClock, Stopped
+from tests.crash.lives import settings_for
 from tests.flow.world import World, swing
 
 TUESDAY, WEDNESDAY, THURSDAY, FRIDAY = (date(2025, 1, day) for day in (14, 15, 16, 17))
@@ -437,3 +439,74 @@ def test_a_database_lost_in_a_run_leaves_it_to_be_taken_up_again(stage: Stage) -
         runner.handle(job)
     runner.handle(job)
     assert stage.runs("order_monitor") == [(at(WEDNESDAY, "10:05"), "done", None)]
+
+
+def test_a_purge_whose_role_cannot_connect_fails_and_says_so(stage: Stage, database: dict[str, Any]) -> None:
+    settings = settings_for(database, stage.world.settings.alpaca.base_url, {"PURGE_POSTGRES_USER": "no_such_role"})
+    stage.work = Work(replace(stage.work.parts, settings=settings), stage.calendar)
+    stage.go_to(FRIDAY, "04:00")
+    job = stage.job("retention", purge_texts, when=every_day(time(4, 30)))
+    runner = stage.runner(job)
+    stage.go_to(FRIDAY, "04:30")
+    runner.handle(job)
+    ((_, status, reason),) = stage.runs("retention")
+    assert status == "failed"
+    assert "PURGE_POSTGRES_USER" in str(reason)
+    assert stage.alerts(AlertKind.JOB_FAILED) == [("warning", "retention", False)]
+
+
+def test_an_anchor_that_cannot_be_written_fails_in_plain_words(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").touch()
+    parts = stage.work.parts
+    audit = replace(parts.settings.audit, anchor_file=tmp_path / "file" / "anchors")
+    stage.work = Work(replace(parts, settings=replace(parts.settings, audit=audit)), stage.calendar)
+    job = stage.job("audit_anchor", anchor)
+    stage.go_to(FRIDAY, "18:29")
+    runner = stage.runner(job)
+    stage.go_to(FRIDAY, "18:30")
+    runner.handle(job)
+    ((_, status, reason),) = stage.runs("audit_anchor")
+    assert (status, str(reason)[:26]) == ("failed", "the anchor was not written")
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_runs_of_a_clock_that_was_ahead_do_not_keep_a_daemon_from_working(stage: Stage) -> None:
+    ahead = at(FRIDAY, "09:35").replace(year=2031)
+    for status in ("done", "running"):
+        stage.world.db.insert("job_runs", {"job_name": "order_monitor", "due_at": ahead, "status": status})
+        ahead = ahead.replace(year=2032)
+    stage.go_to(FRIDAY, "09:34")
+    job = stage.job("order_monitor")
+    runner = stage.runner(job)
+    stage.go_to(FRIDAY, "09:35")
+    runner.handle(job)
+    assert stage.ran == [("order_monitor", at(FRIDAY, "09:35"))]
+
+
+def test_a_job_whose_statement_takes_too_long_fails_and_says_so(stage: Stage) -> None:
+    def ask(work: Work, _due: datetime) -> None:
+        with work.parts.db.transaction():
+            work.parts.db.execute_update("SET LOCAL statement_timeout = '20ms'")
+            work.parts.db.execute_query("SELECT pg_sleep(5)")
+
+    stage.go_to(FRIDAY, "18:29")
+    job = stage.job("daily_summary", ask)
+    runner = stage.runner(job)
+    stage.go_to(FRIDAY, "18:30")
+    runner.handle(job)
+    ((_, status, reason),) = stage.runs("daily_summary")
+    assert (status, reason) == ("failed", "canceling statement due to statement timeout")
+    assert stage.alerts(AlertKind.JOB_FAILED) == [("warning", "daily_summary", False)]
+
+
+def test_a_round_that_cannot_look_after_the_alerts_has_failed(stage: Stage) -> None:
+    stage.world.db.execute_update("REVOKE SELECT ON audit.data_ingestion_runs FROM trading_app")
+    stage.go_to(FRIDAY, "19:59")
+    job = stage.job("alert_round", look_after)
+    runner = stage.runner(job)
+    stage.go_to(FRIDAY, "20:00")
+    runner.handle(job)
+    ((_, status, reason),) = stage.runs("alert_round")
+    assert (status, reason) == ("failed", "permission denied for table data_ingestion_runs")

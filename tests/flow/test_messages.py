@@ -86,3 +86,12 @@ def test_a_sending_process_that_breaks_is_a_failure_of_the_channels(
 def test_the_programs_start_without_apprise() -> None:
     command = "import sys, order_executor, position_monitor, data_fetch.__main__; sys.exit('apprise' in sys.modules)"
     assert run([sys.executable, "-c", command], cwd=messages.SENDER.parent, check=False).returncode == 0
+
+
+def test_what_is_too_long_for_a_channel_arrives_in_parts(receiver: Receiver) -> None:
+    lines = [f"line {number} {'x' * 60}" for number in range(120)]
+    url = f"mmost://{receiver.address}/{TOKEN * 2}"  # takes 4000 characters
+    assert send_message(told(url), "Daily summary", "\n".join(lines)) == {channel_name(url): None}
+    texts = [message["text"] for message in receiver.messages]
+    assert max(map(len, texts)) <= 4000
+    assert [line for line in lines if not any(line in text for text in texts)] == []

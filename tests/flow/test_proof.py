@@ -74,6 +74,18 @@ def test_verify_says_what_is_wrong_ends_with_1_and_leaves_an_alert(
     assert "line 1 of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("style", ["text", "csv"])
+def test_who_tampers_cannot_paint_over_what_verify_says(
+    world: World, configured: Path, capsys: pytest.CaptureFixture[str], style: str,
+) -> None:
+    world.open_position(swing())
+    world.db.execute_update(TAMPER.format(quantity="46, analysis_decision_id = E'\\x1b[2K\\rall is as it was written'"))
+    assert main(["verify", "--format", style]) == 1
+    said = capsys.readouterr().out
+    assert "part of decision 1 (NVDA, " in said
+    assert not {"\x1b", "\r"} & set(said.replace("\r\n", "\n"))
+
+
 def test_a_reader_may_verify(world: World, configured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_USER", "trading_reader")
     assert main(["verify"]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -63,12 +64,15 @@ def test_the_independent_books_of_the_tests_agree(lived: Lived) -> None:
 
 def test_nothing_outside_this_machine_is_asked_whatever_is_configured(lived: Lived) -> None:
     db, server, _, _ = lived
-    given = {"QUIVER_BASE_URL": "https://api.quiverquant.com", "ALPACA_BASE_URL": "https://paper-api.alpaca.markets"}
-    settings = load_settings(True, given)
+    given = {"QUIVER_BASE_URL": "https://api.quiverquant.com", "ALPACA_BASE_URL": "https://paper-api.alpaca.markets",
+             "ALPACA_ACCOUNT_NUMBER": "PA3REAL00001"}
+    settings = replace(load_settings(True, given), metrics_file="trading.prom")
     with closing(Replay(settings, db, PaperMarket(server.url), server.broker.clock.now())) as replay:
         (parts,) = {id(work.parts): work.parts for work in replay.runner._lanes.values()}.values()
     assert parts.settings.data.quiver_base_url == ""
     assert parts.settings.alpaca.base_url == server.url
+    assert parts.settings.metrics_file == ""
+    assert parts.settings.alpaca.account_number == ""
 
 
 TAMPERED = {

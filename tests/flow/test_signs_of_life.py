@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,9 +25,10 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return said
 
 
-def signs_for(stage: Stage, *table: Job, **environ: str) -> tuple[SignsOfLife, JobRunner]:
+def signs_for(stage: Stage, *table: Job, metrics_file: str = "") -> tuple[SignsOfLife, JobRunner]:
     runner = stage.runner(*table)
-    return SignsOfLife(load_settings(True, environ), stage.world.programs, runner), runner
+    settings = replace(load_settings(True, {}), metrics_file=metrics_file)
+    return SignsOfLife(settings, stage.world.programs, runner), runner
 
 
 def test_a_daemon_whose_jobs_do_not_begin_is_silent(world: World, heard: list[str]) -> None:
@@ -61,7 +63,7 @@ def test_only_runs_on_the_account_that_did_all_their_work_are_heartbeats(world: 
 def test_metrics_that_cannot_be_written_do_not_end_the_daemon(
     world: World, heard: list[str], caplog: pytest.LogCaptureFixture,
 ) -> None:
-    signs, _ = signs_for(Stage(world), METRICS_FILE="/nowhere/at/all.prom")
+    signs, _ = signs_for(Stage(world), metrics_file="/nowhere/at/all.prom")
     signs.look(world.clock.now())
     signs.look(world.clock.now() + timedelta(seconds=20))
     assert [record.message for record in caplog.records].count("METRICS_FILE cannot be written") == 1

@@ -250,3 +250,12 @@ def test_insiders_are_another_strategy_on_the_same_machinery(world: World) -> No
     plan, results = run(world, "insider")
     assert (plan.planned[0].signal.people, results) == (["INSIDER 0", "INSIDER 1"], {"placed": 1})
     assert decisions(world)[0]["strategy_name"] == "insider"
+
+
+@pytest.mark.parametrize("symbol", ["../account", "A?b=c", None])
+def test_a_symbol_that_nobody_could_trade_keeps_no_other_from_being_bought(world: World, symbol: str | None) -> None:
+    agree(world.db, START)
+    agree(world.db, START, symbol=symbol)  # past the program that fetches disclosures
+    priced(world)
+    _, results = run(world)
+    assert results == {"placed": 1}

@@ -399,3 +399,24 @@ def test_a_malformed_address_of_a_channel_is_not_repeated(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(environ=ENOUGH | {name: "hidden-word"})
     assert "hidden-word" not in str(caught.value)
+
+
+def test_test_mode_gives_no_sign_of_life_in_the_place_of_a_real_daemon() -> None:
+    given = {"HEARTBEAT_URL": "https://ping.example/0123456789abcdef", "METRICS_FILE": "/var/lib/trading.prom"}
+    real, test = load_settings(environ=ENOUGH | given), load_settings(True, given)
+    assert (real.messages.heartbeat_url, real.metrics_file) == tuple(given.values())
+    assert (test.messages.heartbeat_url, test.metrics_file) == ("", "")
+
+
+def test_the_pinned_account_is_that_of_the_real_broker() -> None:
+    pinned = {"ALPACA_ACCOUNT_NUMBER": "PA3REAL00001"}
+    assert load_settings(environ=ENOUGH | pinned).alpaca.account_number == "PA3REAL00001"
+    assert load_settings(True, pinned).alpaca.account_number == ""
+    elsewhere = load_settings(True, pinned | {"ALPACA_BASE_URL": "http://127.0.0.1:9"})
+    assert elsewhere.alpaca.account_number == "PA3REAL00001"
+
+
+def test_anchors_of_test_mode_never_go_into_the_real_file() -> None:
+    given = {"AUDIT_ANCHOR_FILE": "/srv/kept/anchors.txt"}
+    assert load_settings(environ=ENOUGH | given).audit.anchor_file == Path("/srv/kept/anchors.txt")
+    assert load_settings(True, given).audit.anchor_file == config.LOCAL_STATE / "anchors.txt"

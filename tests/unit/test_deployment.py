@@ -42,6 +42,14 @@ def test_the_unit_waits_for_readiness_and_keeps_secrets_out_of_its_environment()
     assert [name for name in names if not re.search(rf"^#? ?{name}=", listed, re.MULTILINE)] == []
 
 
+def test_systemd_never_gives_up_on_what_gets_better_by_itself() -> None:
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    # A database that is away for ten minutes, and a lock that the server still holds for a lost connection.
+    assert "StartLimitIntervalSec=0" in lines
+    assert any(line.startswith("ExecStart=") and line.endswith("scheduler.py --standby") for line in lines)
+    assert "RestartPreventExitStatus=2" in lines
+
+
 def test_the_agent_of_macos_starts_the_same_daemon_and_lets_it_end() -> None:
     agent = plistlib.loads((DEPLOYMENT / "com.trading.monitor.plist").read_bytes())
     assert agent["Label"] == "com.trading.monitor"
@@ -72,10 +80,12 @@ def test_the_installer_may_be_run_again_and_keeps_what_belongs_to_the_place(tmp_
     assert (tmp_path / "etc/systemd/system/trading-monitor.service").read_bytes() == UNIT.read_bytes()
     settings.write_text("POSTGRES_HOST=db\n")
     (home / ".venv").mkdir()
+    (home / "audit_anchors.txt").write_text("an anchor\n")
     (home / "from_an_earlier_version.py").touch()
     install(tmp_path)
     assert settings.read_text() == "POSTGRES_HOST=db\n"
     assert (home / ".venv").is_dir()
+    assert (home / "audit_anchors.txt").read_text() == "an anchor\n"
     assert not (home / "from_an_earlier_version.py").exists()
     assert (home / "order_executor.py").read_bytes() == (PROJECT / "order_executor.py").read_bytes()
     assert not (home / ".git").exists()
