@@ -15,6 +15,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from operator import attrgetter
 from typing import TYPE_CHECKING, Self, TypeVar, cast
+from urllib.parse import quote
 
 from alpaca.common.rest import RESTClient
 
@@ -215,7 +216,7 @@ class Broker:
 
     def position(self, symbol: str) -> Position:
         """Return the shares the account holds, and which of them no order reserves. Raises BrokerError."""
-        position = self._read_one(f"/v2/positions/{symbol}", {})
+        position = self._read_one(f"/v2/positions/{quote(symbol, safe='')}", {})
         return checked_position(position) if position is not None else Position(Decimal(0), Decimal(0))
 
     def list_positions(self) -> dict[str, Decimal]:
@@ -231,7 +232,7 @@ class Broker:
 
     def asset(self, symbol: str) -> Asset | None:
         """Return what may be done with a symbol, or None when the broker does not know it. Raises BrokerError."""
-        asset = self._read_one(f"/v2/assets/{symbol}", {})
+        asset = self._read_one(f"/v2/assets/{quote(symbol, safe='')}", {})
         return checked_asset(asset) if asset is not None else None
 
     def market_hours(self) -> MarketHours:

@@ -18,7 +18,8 @@ SELECT (SELECT count(*) FROM order_fill) AS fills,
 JOBS = """
 SELECT DISTINCT ON (job_name) job_name, extract(epoch FROM ended_at) AS ended,
        extract(epoch FROM ended_at - started_at) AS seconds, (status = 'done')::integer AS done
-FROM audit.job_runs WHERE ended_at IS NOT NULL AND due_at > %(since)s ORDER BY job_name, due_at DESC
+FROM audit.job_runs WHERE ended_at IS NOT NULL AND due_at > %(since)s AND due_at <= %(now)s
+ORDER BY job_name, due_at DESC
 """
 # The log is long and in the order of time, so its end is enough.
 CALLS = """
@@ -65,7 +66,7 @@ def collect(db: TradingDB, now: datetime) -> list[Metric]:
     """Return all metrics as the tables are now. Raises DatabaseError."""
     orders = {row["order_status"]: row["orders"] for row in db.execute_query(ORDERS)}
     books = db.execute_query(POSITIONS)[0]
-    jobs = db.execute_query(JOBS, {"since": now - 40 * DAY})
+    jobs = db.execute_query(JOBS, {"since": now - 40 * DAY, "now": now})
     calls = db.execute_query(CALLS, {"since": now - HOUR})
     alerts = {row["level"]: row for row in db.execute_query(ALERTS, {"now": now})}
     unprotected = sum(row["unprotected"] for row in alerts.values())

@@ -29,7 +29,7 @@ from standing import what_stands
 TIME_OF_DATABASE = "SELECT clock_timestamp() AS now"
 LATEST_JOBS = """
 SELECT DISTINCT ON (job_name) job_name, status, due_at, started_at, reason FROM audit.job_runs
-WHERE due_at > %(since)s ORDER BY job_name, due_at DESC
+WHERE due_at > %(since)s AND due_at <= %(now)s ORDER BY job_name, due_at DESC
 """
 ALERTS = """
 SELECT count(*) AS open, count(*) FILTER (WHERE level = 'critical' AND acknowledged_at IS NULL) AS critical
@@ -124,7 +124,7 @@ def judge_clock(whose: str, theirs: datetime, before: datetime, after: datetime)
 
 def _jobs(db: TradingDB) -> tuple[Health, str]:
     now = SystemClock().now()
-    rows = db.execute_query(LATEST_JOBS, {"since": now - LOOK_BACK})
+    rows = db.execute_query(LATEST_JOBS, {"since": now - LOOK_BACK, "now": now})
     return judge_jobs(
         [(row["job_name"], row["status"], row["due_at"], row["started_at"], row["reason"]) for row in rows], now,
     )

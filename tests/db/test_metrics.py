@@ -62,6 +62,12 @@ def test_the_metrics_say_what_the_tables_hold(books: TradingDB) -> None:
     assert (found['trading_orders{status="unknown"}'], found["trading_fills_total"]) == (0, 0)
 
 
+def test_a_run_that_is_due_in_the_future_hides_none(books: TradingDB) -> None:
+    row = {"job_name": "order_monitor", "status": "done", "due_at": NOW + timedelta(days=400), "ended_at": NOW}
+    books.insert("job_runs", row | {"started_at": NOW})
+    assert samples(collect(books, NOW))['trading_job_duration_seconds{job="order_monitor"}'] == 2.5
+
+
 def test_the_file_is_replaced_at_once_and_is_in_the_text_format(books: TradingDB, tmp_path: Path) -> None:
     path = tmp_path / "trading.prom"
     path.write_text("what was there before")

@@ -265,6 +265,14 @@ def test_a_row_that_makes_no_sense_is_left_out_and_hides_no_other(odd: dict[str,
         assert [order["id"] for order in Broker(settings(url)).list_orders(START)] == ["9"]
 
 
+def test_a_symbol_leads_to_no_other_address(world: World) -> None:
+    broker = Broker(world.settings.alpaca)
+    assert broker.asset("../account") is None
+    assert broker.position("../account").qty == 0
+    asked = [str(seen["path"]) for seen in world.market.requests]
+    assert [path.split("/")[2] for path in asked] == ["assets", "positions"]
+
+
 def test_a_404_means_absent_only_when_the_broker_says_so() -> None:
     with line(answer("404 Not Found", '{"code": 40410000, "message": "order not found"}')) as url:
         assert Broker(settings(url)).get_order("1") is None
