@@ -25,7 +25,8 @@ if [ "$source" != "$home" ]; then
     # What is gone from the source goes here too; what belongs to this place stays.
     find "$home" -mindepth 1 -maxdepth 1 ! -name .venv ! -name .env ! -name audit_anchors.txt -exec rm -rf {} +
     (cd "$source" && tar -cf - --exclude=./.git --exclude=./.venv --exclude=./.local --exclude=./.env \
-        --exclude=./audit_anchors.txt --exclude=__pycache__ --exclude='./.*_cache' .) | (cd "$home" && tar -xf - --no-same-owner)
+        --exclude=./audit_anchors.txt --exclude=__pycache__ --exclude='./.*_cache' \
+        --exclude='./.coverage*' --exclude=./.hypothesis .) | (cd "$home" && tar -xf - --no-same-owner)
 fi
 chmod -R go-w "$home"
 chmod 755 "$home"
