@@ -74,7 +74,8 @@ class AccountSync:
     def _fetch_fills(self, wanted: Sequence[Row]) -> None:
         missing = {order["alpaca_order_id"]: order["missing"] for order in wanted}
         beyond = set()
-        for page in self._broker.fill_pages(min(order["since"] for order in wanted) - CLOCK_MARGIN):
+        since = min(order["since"] for order in wanted) - CLOCK_MARGIN
+        for page in self._broker.fill_pages(since, expected=len(missing)):
             for fill in add_fills(self._db, page, self._clock.now()):
                 missing[fill["order_id"]] = missing.get(fill["order_id"], Decimal(0)) - fill["qty"]
                 if missing[fill["order_id"]] < 0:

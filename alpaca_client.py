@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 from urllib.parse import quote
@@ -113,6 +114,7 @@ class Broker:
         self._trading = _line(settings, settings.base_url, "ALPACA_BASE_URL", clock)
         self._data = _line(settings, settings.data_url, "ALPACA_DATA_URL", clock)
         self._recorder = recorder
+        self._held_back: list[Exchange] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -195,13 +197,26 @@ class Broker:
         with _quick_turns(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing") as reader:
             yield Listing(pages, heard, reader, self._record)
 
-    def fill_pages(self, after: datetime) -> Iterator[list[JsonObject]]:
+    def fill_pages(self, after: datetime, expected: int = 1) -> Iterator[list[JsonObject]]:
         """Yield the fill activities since this moment page by page, newest first, without rows that make no sense.
 
-        Whoever stops early saves the rest; only the end of the last page proves that there are no more. Raises
-        BrokerError, also after pages that were good.
+        The pages that it takes to hold the `expected` number of fills are read at one go, and yielded as one. Whoever
+        stops early saves the rest; only the end of the last page proves that there are no more. Raises BrokerError,
+        also after pages that were good.
         """
-        for page in self._activity_pages("/v2/account/activities/FILL", {"direction": "desc"}, after):
+        pages = self._activity_pages("/v2/account/activities/FILL", {"direction": "desc"}, after)
+        at_one_go: list[JsonObject] = []
+        failure = None
+        with self._recording_together():
+            try:
+                for page in islice(pages, -(-expected // ACTIVITIES_PAGE_SIZE)):
+                    at_one_go += page
+            except BrokerError as error:
+                failure = error
+        yield readable(checked_fill, at_one_go)
+        if failure is not None:
+            raise failure
+        for page in pages:
             yield readable(checked_fill, page)
 
     def list_splits(self, after: datetime) -> list[JsonObject]:
@@ -362,8 +377,20 @@ class Broker:
         return reply
 
     def _record(self, exchanges: Sequence[Exchange]) -> None:
-        if self._recorder is not None and exchanges:
+        if self._held_back is not None:
+            self._held_back += exchanges
+        elif self._recorder is not None and exchanges:
             self._recorder(exchanges)
+
+    @contextmanager
+    def _recording_together(self) -> Iterator[None]:
+        """Tell the recorder of all reads of the block at its end, when nothing that they said was used yet."""
+        heard = self._held_back = []
+        try:
+            yield
+        finally:
+            self._held_back = None
+            self._record(heard)
 
 
 def _line(settings: AlpacaSettings, url: str, name: str, clock: Clock) -> Line:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from broker_answers import BrokerError, JsonObject, checked_order, id_of_json, read_json, readable
+from broker_answers import JsonObject, checked_order, id_of_json, read_json, readable
 from broker_line import Extract, Reply, Request
 
 Exchange = tuple[Request, Reply]
@@ -39,11 +39,17 @@ class ListedOrder(msgspec.Struct):
 
 @dataclass(slots=True)
 class ListedRow:
-    """A row of the listing: its JSON text, its id if it has one, and its order if that is of the usual shape."""
+    """A row of the listing: its JSON text, and its id if it has one."""
 
     text: msgspec.Raw
     id: str | None
-    order: ListedOrder | None
+
+    def order(self) -> ListedOrder | None:
+        """Return the row's order if it is of the usual shape."""
+        try:
+            return _ORDER.decode(self.text)
+        except (ValueError, RecursionError):
+            return None
 
     def whole(self) -> JsonObject:
         """Return all that the broker says of the order."""
@@ -51,11 +57,18 @@ class ListedRow:
         return order
 
 
+class _Named(msgspec.Struct):
+    id: str | None = None
+
+
 IsNews = Callable[[ListedOrder], bool]
 # A page as it came, and those of its rows that were on none before, all with an id.
 ListedPage = tuple[list[ListedRow], list[ListedRow]]
 
+RECORDED_AT_ONCE = 8  # pages; the caller has time for it while others are on their way
+
 _PAGE = msgspec.json.Decoder(list[msgspec.Raw])
+_IDS = msgspec.json.Decoder(list[_Named])
 _ORDER = msgspec.json.Decoder(ListedOrder)
 
 
@@ -85,38 +98,43 @@ class Listing:
         """
         news: set[str | None] = {None}
         orders: list[JsonObject] = []
+        recorded = 0
         for place, (page, fresh) in iter(self._pages.get, None):
             if is_news is not None:
-                fresh = [row for row in fresh if row.order is None or is_news(row.order)]
+                fresh = [row for row in fresh if (order := row.order()) is None or is_news(order)]
                 news.update(row.id for row in fresh)
                 request, reply = self._heard[place]
                 self._heard[place] = request, replace(reply, extract=_extract(page, news))
             orders += readable(checked_order, (row.whole() for row in fresh))
+            if place + 1 - recorded >= RECORDED_AT_ONCE:
+                self._record(self._heard[recorded:place + 1])
+                recorded = place + 1
         try:
             self._end.result()
-        except BrokerError:
-            self._record([(request, replace(reply, extract=None)) for request, reply in self._heard])
-            raise
-        self._record(self._heard)
+        finally:
+            self._record(self._heard[recorded:])
         return orders
 
 
 def listed_rows(text: str) -> list[ListedRow] | None:
     """Return the rows of a page, or None where the text is no JSON list."""
     try:
-        return [_listed_row(row) for row in _PAGE.decode(text)]
+        texts = _PAGE.decode(text)
     except (ValueError, RecursionError):
         page = read_json(text)  # it takes half a surrogate pair, which must not spoil the rows beside it
-    rows = page if isinstance(page, list) else None
-    return rows and [_listed_row(msgspec.Raw(json.dumps(row, default=str).encode())) for row in rows]
-
-
-def _listed_row(text: msgspec.Raw) -> ListedRow:
+        if not isinstance(page, list):
+            return None
+        texts = [msgspec.Raw(json.dumps(row, default=str).encode()) for row in page]
+        return [ListedRow(row, _id_of(row)) for row in texts]
     try:
-        order = _ORDER.decode(text)
+        ids = [id_of_json({"id": row.id}) for row in _IDS.decode(text)]
     except (ValueError, RecursionError):
-        return ListedRow(text, id_of_json(read_json(bytes(text).decode())), None)
-    return ListedRow(text, id_of_json({"id": order.id}), order)
+        ids = list(map(_id_of, texts))
+    return list(map(ListedRow, texts, ids))
+
+
+def _id_of(row: msgspec.Raw) -> str | None:
+    return id_of_json(read_json(bytes(row).decode()))
 
 
 def _extract(page: Sequence[ListedRow], news: Container[str | None]) -> Extract:

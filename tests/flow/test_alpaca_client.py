@@ -282,13 +282,18 @@ def test_a_404_means_absent_only_when_the_broker_says_so() -> None:
 
 
 @pytest.mark.no_cover
-def test_orders_beyond_one_page_are_all_listed_once(world: World) -> None:
-    broker = Broker(world.settings.alpaca)
+def test_orders_beyond_one_page_are_all_listed_once_and_recorded_some_pages_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("order_listing.RECORDED_AT_ONCE", 2)
+    records: list[int] = []
+    broker = Broker(world.settings.alpaca, recorder=lambda exchanges: records.append(len(exchanges)))
     for number in range(1203):
         world.market.submit({**ORDER, "type": "limit", "limit_price": "1", "client_order_id": f"c{number}"})
     listed = broker.list_orders(START - timedelta(days=1))
     assert len({order["id"] for order in listed}) == len(listed) == 1203
     assert len(world.requests("GET")) == 3
+    assert records == [2, 1]
 
 
 def test_a_server_that_repeats_its_page_for_ever_gives_an_error(world: World) -> None:
@@ -322,6 +327,29 @@ def test_pages_of_fills_come_newest_first_and_only_as_far_as_they_are_wanted(wor
     assert len(world.requests("GET", "/v2/account/activities/FILL")) == 1
     assert [len(page) for page in pages] == [100, 20]
     assert list(Broker(world.settings.alpaca).fill_pages(START + timedelta(days=1))) == [[]]
+
+
+def test_as_many_pages_as_the_expected_fills_need_come_as_one_and_are_recorded_together_before(world: World) -> None:
+    trade_in_single_shares(world, 220)
+    records: list[int] = []
+    broker = Broker(world.settings.alpaca, recorder=lambda exchanges: records.append(len(exchanges)))
+    pages = broker.fill_pages(START - timedelta(days=1), expected=101)
+    assert [fill["cum_qty"] for fill in next(pages)] == [str(number) for number in range(220, 20, -1)]
+    assert records == [2]
+    assert [len(page) for page in pages] == [20]
+    assert records == [2, 1]
+
+
+def test_pages_of_fills_before_one_that_fails_are_given_nevertheless(world: World) -> None:
+    trade_in_single_shares(world, 101)
+    records: list[int] = []
+    broker = Broker(world.settings.alpaca, recorder=lambda exchanges: records.append(len(exchanges)))
+    world.fault("GET", "/v2/account/activities/FILL", "status", code=500, skip=1)
+    pages = broker.fill_pages(START - timedelta(days=1), expected=101)
+    assert len(next(pages)) == 100
+    with pytest.raises(BrokerError, match="500"):
+        next(pages)
+    assert records == [2]
 
 
 def test_a_full_page_of_fills_is_followed_by_an_empty_one(world: World) -> None:
