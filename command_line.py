@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from config import ConfigError, Settings, load_settings
+from config import Settings, load_settings
 from db_layer import CONNECTING, DatabaseError
+from environment import ConfigError
 from log_setup import configure_logging, printable
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2

@@ -1,28 +1,19 @@
 """Settings: the environment (and `.env`) turned into one frozen object, or a ConfigError that names the variable."""
 
-import difflib
-import logging
-import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from dotenv import dotenv_values
-from dotenv.parser import Binding, parse_stream
+from zoneinfo import ZoneInfo
 
 import embedded_postgres
-from decision import DecisionError
-from decision.values import read_symbol
+from environment import ConfigError, Environment, read_environment
 
 PROJECT_ROOT = Path(__file__).resolve().parent
 LOCAL_STATE = PROJECT_ROOT / ".local"
-EXAMPLE = PROJECT_ROOT / ".env.example"  # lists every setting
 LIVE_HOST = "api.alpaca.markets"
 PAPER_URL = "https://paper-api.alpaca.markets"
 LIVE_URL = f"https://{LIVE_HOST}"
@@ -30,15 +21,8 @@ NO_KEY = "test-mode"  # what the local paper broker is given
 DATA_URL = "https://data.alpaca.markets"
 QUIVER_URL = "https://api.quiverquant.com"
 LEGISLATORS_URL = "https://unitedstates.github.io/congress-legislators"
-CLOCKS_HAVE_CHANGED = "03:00"
 SHORTEST_TOKEN = 16  # characters of a piece of an address; shorter ones are names
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-log = logging.getLogger("config")
-
-
-class ConfigError(Exception):
-    """A setting is missing or malformed; the message names the variable and what to do."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +176,7 @@ def load_settings(test_mode: bool = False, environ: Mapping[str, str] | None = N
 
     Raises ConfigError. The names, defaults and meanings are listed in `.env.example`.
     """
-    env = _Environment(_environment() if environ is None else environ)
+    env = Environment(read_environment(PROJECT_ROOT) if environ is None else environ)
     return Settings(
         test_mode=test_mode,
         postgres=_postgres(env, test_mode),
@@ -215,7 +199,7 @@ def load_database_settings(test_mode: bool = False, environ: Mapping[str, str] |
 
     Raises ConfigError.
     """
-    env = _Environment(_environment(complete=False) if environ is None else environ)
+    env = Environment(read_environment(PROJECT_ROOT, complete=False) if environ is None else environ)
     return DatabaseSettings(test_mode, _postgres(env, test_mode))
 
 
@@ -242,146 +226,7 @@ def get_postgres_config(
         ) from error
 
 
-def _environment(complete: bool = True) -> dict[str, str]:
-    """Read `.env` under the process environment; `complete` says that every line of it has to mean something."""
-    named = os.environ.get("ENV_FILE")
-    path = Path(named or PROJECT_ROOT / ".env")
-    if named and (path.is_dir() or not path.exists()):
-        raise ConfigError(f"ENV_FILE is {named!r}, and there is no such file; give the path of a file, or unset it")
-    if not path.is_file():
-        return dict(os.environ)
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        log.warning("%s can be read by other users; run: chmod 600 %s", path.name, path)
-    try:
-        if complete:
-            _check_lines(path)
-        values = dotenv_values(path)
-    except (OSError, UnicodeDecodeError) as error:
-        words = f"{path.name} cannot be read: {error}; make it a UTF-8 text that this user may read"
-        raise ConfigError(words) from error
-    return {key: value for key, value in values.items() if value is not None} | dict(os.environ)
-
-
-def _check_lines(path: Path) -> None:
-    """Refuse a line that says nothing, and warn of a name that is nearly a setting: either leaves a limit out of force.
-
-    What stands in the line is not repeated, because it may be a secret.
-    """
-    names = re.findall(r"^(?:# )?([A-Z0-9_]+)=", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
-    with path.open(encoding="utf-8") as lines:
-        for line in parse_stream(lines):
-            if line.error or (line.key is not None and line.value is None):
-                number = _number(line)
-                raise ConfigError(f"line {number} of {path.name} is no setting; write NAME=value, without blanks")
-            if line.key is not None and line.key not in names:
-                _warn_of(line.key, path, names)
-
-
-def _number(line: Binding) -> int:
-    blank = len(line.original.string) - len(line.original.string.lstrip())
-    return line.original.line + line.original.string[:blank].count("\n")
-
-
-def _warn_of(name: str, path: Path, names: list[str]) -> None:
-    meant = difflib.get_close_matches(name.upper(), names, 1, 0.75)
-    if meant or name.partition("_")[0] in {known.partition("_")[0] for known in names}:
-        hint = f"; is {meant[0]} meant?" if meant else ""
-        log.warning("%s in %s is no setting and changes nothing%s", name, path.name, hint)
-
-
-class _Environment:
-    """The variables of the environment, read one by one, each with its type; an empty one counts as absent."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
-
-    def text(self, name: str, default: str = "") -> str:
-        return self._values.get(name, "").strip() or default
-
-    def required(self, name: str) -> str:
-        value = self.text(name)
-        if not value:
-            raise ConfigError(f"{name} is not set; put it into .env (see .env.example)")
-        return value
-
-    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
-        value = self.text(name, default)
-        for word in allowed:
-            if value.lower() == word.lower():
-                return word
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
-
-    def boolean(self, name: str, default: bool) -> bool:
-        value = self.text(name, "true" if default else "false").lower()
-        if value in ("true", "yes", "on", "1"):
-            return True
-        if value in ("false", "no", "off", "0"):
-            return False
-        raise ConfigError(f"{name} is {value!r}; expected true or false")
-
-    def number(self, name: str, default: str, low: str, high: str) -> Decimal:
-        value = self.text(name, default)
-        try:
-            number = Decimal(value) if value.isascii() else Decimal("NaN")
-        except InvalidOperation:
-            number = Decimal("NaN")
-        if not number.is_finite() or not Decimal(low) <= number <= Decimal(high):
-            raise ConfigError(f"{name} is {value!r}; expected a number from {low} to {high}")
-        return number
-
-    def whole(self, name: str, default: int, low: int, high: int) -> int:
-        number = self.number(name, str(default), str(low), str(high))
-        if number != int(number):
-            raise ConfigError(f"{name} is {number}; expected a whole number from {low} to {high}")
-        return int(number)
-
-    def job_time(self, name: str, default: str) -> time:
-        value = self.text(name, default)
-        if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
-            raise ConfigError(f"{name} is {value!r}; expected a time of day such as 09:45")
-        if value < CLOCKS_HAVE_CHANGED:
-            raise ConfigError(
-                f"{name} is {value!r}; expected {CLOCKS_HAVE_CHANGED} or later, because the hours before that come "
-                "twice or not at all when the clocks change"
-            )
-        return time.fromisoformat(value)
-
-    def symbols(self, name: str) -> frozenset[str]:
-        try:
-            return frozenset(read_symbol(name, word) for word in self.text(name).replace(",", " ").split())
-        except DecisionError as error:
-            wrong = f"{name} is {self.text(name)!r}; expected symbols such as NVDA or BRK.B with commas between them"
-            raise ConfigError(wrong) from error
-
-    def zone(self, name: str, default: str) -> ZoneInfo:
-        value = self.text(name, default)
-        try:
-            return ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ConfigError(f"{name} is {value!r}; expected a time zone such as America/New_York") from error
-
-    def url(self, name: str, default: str, example: str = PAPER_URL, path: str = "") -> str:
-        """Read an address; `path` is the pattern of what may follow the host."""
-        value = self.text(name, default).rstrip("/")
-        if not value:
-            return ""
-        if "@" in value:
-            raise ConfigError(f"{name} holds a user name or password; leave them out")
-        wanted = "an address without ? and #" if path else "scheme and host only"
-        wrong = f"{name} is {value!r}; expected {wanted}, such as {example}"
-        # Other spellings of a host name, such as full-width letters, would slip past the check for the live broker.
-        if not re.fullmatch(r"https?://[a-z0-9_.:\[\]-]*[a-z0-9\]]" + path, value, re.ASCII | re.IGNORECASE):
-            raise ConfigError(wrong)
-        try:
-            parts = urlsplit(value)
-            if not parts.hostname or parts.port == 0:
-                raise ConfigError(wrong)
-        except ValueError as error:
-            raise ConfigError(wrong) from error
-        return value
-
-
-def _postgres(env: _Environment, test_mode: bool) -> PostgresSettings:
+def _postgres(env: Environment, test_mode: bool) -> PostgresSettings:
     prefix = "TEST_" if test_mode else ""
     schema = env.text(f"{prefix}POSTGRES_SCHEMA", "public")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]{0,62}", schema) or schema.lower() == "audit":
@@ -398,7 +243,7 @@ def _postgres(env: _Environment, test_mode: bool) -> PostgresSettings:
     )
 
 
-def _alpaca(env: _Environment, test_mode: bool) -> AlpacaSettings:
+def _alpaca(env: Environment, test_mode: bool) -> AlpacaSettings:
     base_url = env.url("ALPACA_BASE_URL", "")
     data_url = env.url("ALPACA_DATA_URL", "")
     paper = True if test_mode else env.boolean("ALPACA_PAPER", True)
@@ -422,11 +267,11 @@ def _alpaca(env: _Environment, test_mode: bool) -> AlpacaSettings:
     )
 
 
-def _key(env: _Environment, name: str, test_mode: bool) -> str:
+def _key(env: Environment, name: str, test_mode: bool) -> str:
     return env.text(name, NO_KEY) if test_mode else env.required(name)
 
 
-def _refuse_unconfirmed_live(env: _Environment, base_url: str, paper: bool, test_mode: bool) -> None:
+def _refuse_unconfirmed_live(env: Environment, base_url: str, paper: bool, test_mode: bool) -> None:
     live_url = (urlsplit(base_url).hostname or "").rstrip(".") == LIVE_HOST
     if test_mode and live_url:
         raise ConfigError("ALPACA_BASE_URL is the live broker; --test-mode never talks to a live account")
@@ -436,7 +281,7 @@ def _refuse_unconfirmed_live(env: _Environment, base_url: str, paper: bool, test
         raise ConfigError("ALPACA_PAPER is false; trading with real money needs CONFIRM_LIVE_TRADING=yes")
 
 
-def _schedule(env: _Environment) -> ScheduleSettings:
+def _schedule(env: Environment) -> ScheduleSettings:
     strategy_time = env.text("CONGRESSIONAL_STRATEGY_TIME")
     return ScheduleSettings(
         order_executor_time=env.job_time("ORDER_EXECUTOR_TIME", "09:45"),
@@ -457,7 +302,7 @@ def _schedule(env: _Environment) -> ScheduleSettings:
     )
 
 
-def _data(env: _Environment, test_mode: bool) -> DataSettings:
+def _data(env: Environment, test_mode: bool) -> DataSettings:
     quiver, legislators = ("", "") if test_mode else (QUIVER_URL, LEGISLATORS_URL)
     path = r"(/[a-z0-9_.~-]+)*"
     return DataSettings(
@@ -467,7 +312,7 @@ def _data(env: _Environment, test_mode: bool) -> DataSettings:
     )
 
 
-def _messages(env: _Environment, test_mode: bool) -> MessageSettings:
+def _messages(env: Environment, test_mode: bool) -> MessageSettings:
     given = env.text("ALERT_URLS").rstrip(",")
     # A comma may stand in a URL too; between two of them something follows that begins like a URL.
     urls = tuple(re.split(r"[,\s]+(?=[a-z][a-z0-9+.-]*://)", given, flags=re.IGNORECASE)) if given else ()
@@ -495,7 +340,7 @@ def _secret_parts(url: str) -> list[str]:
     return [url, *filter(None, {password, unquote(password), *pieces, *map(unquote, pieces)})]
 
 
-def _audit(env: _Environment, test_mode: bool) -> AuditSettings:
+def _audit(env: Environment, test_mode: bool) -> AuditSettings:
     anchors = PROJECT_ROOT / env.text("AUDIT_ANCHOR_FILE", "audit_anchors.txt")
     return AuditSettings(
         payload_retention_days=env.whole("PAYLOAD_RETENTION_DAYS", 730, 1, 36_500),
@@ -506,7 +351,7 @@ def _audit(env: _Environment, test_mode: bool) -> AuditSettings:
     )
 
 
-def _limits(env: _Environment) -> Limits:
+def _limits(env: Environment) -> Limits:
     return Limits(
         max_order_notional=env.number("MAX_ORDER_NOTIONAL", "20000", "1", "1e9"),
         max_order_qty=env.number("MAX_ORDER_QTY", "10000", "0.000000001", "1e9"),

@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 from audit_trail import AlertKind, AlertLevel, raise_alert, resolve_alerts
 from clock import MARKET_ZONE, Clock
-from config import ConfigError
 from data_fetch.source_line import SourceError
 from db_layer import DatabaseError, TradingDB
+from environment import ConfigError
 from job_ledger import (
     DIED,
     RunStatus,

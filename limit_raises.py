@@ -5,8 +5,9 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from config import ConfigError, Limits
+from config import Limits
 from db_layer import TradingDB
+from environment import ConfigError
 from order_life import decimal_text
 
 LONGEST_RAISE = timedelta(days=7)

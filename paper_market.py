@@ -14,8 +14,9 @@ import requests
 
 import embedded_postgres
 from clock import ManualClock
-from config import PROJECT_ROOT, ConfigError
+from config import PROJECT_ROOT
 from db_layer import DatabaseError, TradingDB
+from environment import ConfigError
 from local_broker import LocalBrokerError
 
 TIMEOUT_SECONDS = 30

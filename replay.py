@@ -16,8 +16,9 @@ from typing import Any
 from alpaca_client import Broker
 from clock import MARKET_ZONE, at_exchange
 from command_line import EXIT_DONE, EXIT_FAILED, show
-from config import LOCAL_STATE, PROJECT_ROOT, ConfigError, DataSettings, Settings
+from config import LOCAL_STATE, PROJECT_ROOT, DataSettings, Settings
 from db_layer import TradingDB
+from environment import ConfigError
 from job_runner import JobRunner, NotYetError
 from job_table import A_DAY, Lane, Work, due_between, jobs
 from market_calendar import MarketCalendar

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 from audit_trail import IngestionRun, PayloadPolicy, log_data_ingestion
 from clock import MARKET_ZONE, Clock
-from config import ConfigError, Settings
+from config import Settings
 from data_fetch import legislators, quiver_congress, quiver_insider
 from data_fetch.job import QUIVER_GROUPS, Job
 from data_fetch.records import Records
 from data_fetch.samples import serve_samples
 from data_fetch.source_line import TIMEOUT_SECONDS, Source, SourceLine
 from db_layer import TradingDB
+from environment import ConfigError
 
 log = logging.getLogger("data_fetch")
 

@@ -18,7 +18,8 @@ import requests
 import local_broker
 from clock import SystemClock
 from command_line import EXIT_DONE, EXIT_FAILED, run_program, show
-from config import ConfigError, Settings
+from config import Settings
+from environment import ConfigError
 from order_life import decimal_text
 from parts import PROGRAM_ERRORS, build_parts
 

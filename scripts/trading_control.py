@@ -16,9 +16,10 @@ import requirements_check  # noqa: F401 isort: skip
 from alpaca_client import BrokerError
 from clock import SystemClock
 from command_line import EXIT_DONE, EXIT_FAILED, add_test_mode, all_settings, operator, run_guarded, show
-from config import ConfigError, Limits, Settings, load_database_settings, load_settings
+from config import Limits, Settings, load_database_settings, load_settings
 from daily_loss import day_pnl
 from db_layer import DatabaseError, Row, TradingDB
+from environment import ConfigError
 from flattening import Flattening, Left
 from kill_switch import TradingState, alert_control, current_control, write_control
 from limit_raises import RAISABLE, current_raises, limits_in_force, raise_limit

@@ -26,7 +26,7 @@ from audit_trail.reports import (
 from audit_trail.reports.sending import send_summary
 from clock import MARKET_ZONE
 from command_line import EXIT_DONE, EXIT_FAILED
-from config import ConfigError
+from environment import ConfigError
 
 Found = TypeVar("Found", date, datetime)
 

@@ -7,9 +7,10 @@ from decimal import Decimal
 
 import pytest
 
-from config import ConfigError, load_settings
+from config import load_settings
 from data_fetch import legislators, quiver_congress, quiver_insider
 from data_fetch.source_line import SourceError
+from environment import ConfigError
 from tests.flow.sources import HTML, KEY, NOW, Answer, Desk, bulk_record, insider_record, live_record
 
 LIVE, BULK, INSIDERS = quiver_congress.LIVE, quiver_congress.BULK_CONGRESS, quiver_insider.LIVE

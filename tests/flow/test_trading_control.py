@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from alpaca_client import Broker, Request
-from config import ConfigError
+from environment import ConfigError
 from limit_raises import RAISABLE, current_raises, limits_in_force, raise_limit
 from order_executor import OrderExecutor
 from tests.flow.changes import amend, cancel, live_entries, placed, point

@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import config
-from config import ConfigError, Settings, get_postgres_config, load_database_settings, load_settings
+from config import Settings, get_postgres_config, load_database_settings, load_settings
+from environment import ConfigError
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENOUGH = {
