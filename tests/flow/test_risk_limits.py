@@ -262,6 +262,24 @@ def test_an_unknown_order_counts_fully_and_makes_its_symbol_wait_until_it_is_kno
     assert world.analysis(waiting)["existing_order_id"] is not None
 
 
+def test_an_exit_of_unknown_outcome_makes_its_symbol_wait_and_no_other(world: World) -> None:
+    market(world, AMD="135")
+    world.decide(swing())
+    world.execute()
+    market(world, NVDA="133.50")
+    world.fault("POST", "/v2/orders", "status", code=504)
+    world.fault("GET", "/v2/orders:by_client_order_id", "status", code=500, times=2)
+    world.monitor()
+    waiting = world.decide(swing(qty=5))
+    world.decide(swing("AMD", qty=10), "AMD")
+    assert world.execute() == {"waiting": 1, "placed": 1}
+    assert world.analysis(waiting)["executed"] is None
+    for _ in range(3):
+        world.pass_time(seconds=30)
+        world.monitor()
+    assert world.execute() == {"placed": 1}
+
+
 def test_shares_of_other_people_count(world: World) -> None:
     world.market.foreign_fill("NVDA", "buy", "150", "130")
     name = world.decide(swing())
