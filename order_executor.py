@@ -18,7 +18,7 @@ from command_line import EXIT_DONE, EXIT_FAILED, arguments, show
 from config import Settings
 from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
-from decision import Action
+from decision import Action, TimeInForce
 from decision_review import FAILURES, DecisionReview, Result, Verdict, decision_of
 from kill_switch import Control, TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
@@ -356,10 +356,20 @@ class OrderExecutor:
             elif row_key is not None and not self._analysis.is_approved(row_key, order["analysis_decision_id"]):
                 words = "the approval was withdrawn before the order could be sent"
                 self._give_up(order, DecisionStatus.CANCELLED, words)
-            elif self._wait is not None:
-                self._results[self._wait[0]] += row_key is None  # else its row is counted
+            elif (wait := self._wait or self._wait_for_session(order)) is not None:
+                self._results[wait[0]] += row_key is None  # else its row is counted
             else:
                 self._results[self._submit(order["id"])] += 1
+
+    def _wait_for_session(self, order: Row) -> Wait | None:
+        """Say why an order waits that was to be sent in a session: at market nobody knows what it would pay later."""
+        if order["limit_price"] is not None or order["time_in_force"] == TimeInForce.OPG:
+            return None
+        try:
+            is_open = self._broker.market_hours().is_open
+        except BrokerError as error:
+            return Result.UNREACHED, f"the broker did not say whether the market is open: {error}"
+        return None if is_open else (Result.WAITING, "the market is closed; a market order waits for the session")
 
     def _give_up(self, order: Row, status: DecisionStatus, reason: str) -> None:
         now, failed = self._clock.now(), status is DecisionStatus.FAILED
