@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alpaca_client import BrokerError
 from daily_loss import day_pnl
 from db_layer import TradingDB
 from kill_switch import TradingState, change_control, current_control
@@ -419,6 +420,20 @@ def test_the_position_monitor_ends_a_day_that_has_lost_too_much_once(
         row = world.one("trading_control")
         assert row["changed_by"] == "daily loss limit"
         assert row["reason"] == "2001 dollars were lost today, more than MAX_DAILY_LOSS=2000"
+
+
+def test_what_was_lost_for_good_ends_the_day_although_there_are_no_prices(world: World) -> None:
+    market(world, AMD="135")
+    world.open_position(swing(qty=100, limit_price=135, stop_loss=115, take_profit=150), price="135")
+    world.decide(swing("AMD", qty=10, limit_price=136), "AMD")
+    world.execute()
+    world.monitor()
+    world.price("NVDA", "114")
+    world.monitor()
+    world.fault("GET", "/v2/stocks/trades/latest", "status", code=500, times=None)
+    with pytest.raises(BrokerError):
+        world.value()
+    assert world.one("trading_control")["state"] == "REDUCING"
 
 
 def test_the_executor_holds_entries_back_on_such_a_day_and_after_it(world: World) -> None:
