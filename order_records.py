@@ -112,10 +112,11 @@ WHERE journal.symbol = %(symbol)s AND orders.side = %(side)s AND orders.order_ty
   AND orders.alpaca_order_id IS NOT NULL
 ORDER BY orders.id
 """
+# One that the broker has taken may be unknown all the same: where nobody here knows its word for it.
 ALL_RESTING_ENTRIES = """
 SELECT orders.*, journal.symbol, journal.trade_id
 FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-WHERE orders.order_type = 'ENTRY' AND orders.order_status IN ('pending', 'partially_filled')
+WHERE orders.order_type = 'ENTRY' AND orders.order_status IN ('unknown', 'pending', 'partially_filled')
   AND orders.alpaca_order_id IS NOT NULL
 ORDER BY orders.id
 """

@@ -110,6 +110,19 @@ def test_an_entry_of_unknown_outcome_is_settled_and_then_cancelled_while_reducin
     assert (live_entries(world), world.one("trade_journal")["status"]) == ([], "CANCELLED")
 
 
+def test_an_entry_that_the_broker_has_under_a_strange_word_is_cancelled_while_reducing(world: World) -> None:
+    world.fault("*", "/v2/orders*", "edit", set={"status": "pondering"}, times=None)
+    world.decide(swing())
+    world.execute()
+    assert world.one("order_execution")["order_status"] == "unknown"
+    switch(world, "REDUCING")
+    world.monitor()
+    assert live_entries(world) == []
+    world.market.faults.clear()
+    world.monitor()
+    assert world.one("trade_journal")["status"] == "CANCELLED"
+
+
 def test_a_cancel_of_reducing_that_the_broker_did_not_answer_is_made_by_the_next_pass(world: World) -> None:
     placed(world)
     switch(world, "REDUCING")
