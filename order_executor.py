@@ -36,7 +36,7 @@ from order_life import DecisionStatus, ExitReason, JournalStatus
 from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import PassLog
-from risk_gate import record_checks
+from risk_gate import record_checks, why_not_any_more
 from session_locks import hold_account
 from startup_barrier import StartupBarrier, unexplained_difference
 from trade import TradeEnd
@@ -56,7 +56,8 @@ WHERE strategy_name = %(strategy)s AND status = 'failed' AND failed_at >= %(sinc
 """
 # Claimed earlier, and what became of it provably never reached the broker.
 UNSENT_ENTRIES = """
-SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale
+SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale,
+       decision.symbol
 FROM order_execution orders LEFT JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
 WHERE orders.order_status = 'intended' AND orders.order_type = 'ENTRY'
   AND (decision.status = 'pending' OR decision.id IS NULL)
@@ -349,8 +350,10 @@ class OrderExecutor:
             if claimed_at is None:
                 self._leave_alone(f"of order {order['id']}", DatabaseError("its decision is gone", NO_DATA))
                 continue
-            refusal = too_old(self._settings.limits, order["decision_rationale"], claimed_at, now)
-            row_key = order["analysis_row_key"]
+            limits, row_key = self._settings.limits, order["analysis_row_key"]
+            refusal = too_old(limits, order["decision_rationale"], claimed_at, now) or why_not_any_more(
+                order["symbol"], order["qty"], order["limit_price"], limits,
+            )
             if refusal is not None:
                 self._give_up(order, DecisionStatus.FAILED, f"not_placed: the broker was out of reach, and {refusal}")
             elif row_key is not None and not self._analysis.is_approved(row_key, order["analysis_decision_id"]):
