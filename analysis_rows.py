@@ -52,13 +52,16 @@ CANDIDATES = ROW_COLUMNS + 'ORDER BY "Date_time" NULLS LAST, {key}'
 # The key is compared as an untyped literal, so that the index of any key type serves.
 FIND_ROW = ROW_COLUMNS + "AND {key} = %(row_key)s"
 LOCK_ROW = FIND_ROW + " FOR UPDATE SKIP LOCKED"
-# The row of a decision under way says something else now. A row that was set back to unexecuted is a new decision, and
-# of several decisions from one row only the last one can be told from an edit.
+# The row of a decision under way, or of one whose shares are held, says something else now. A row that was set back to
+# unexecuted is a new decision, and of several decisions from one row only the last one can be told from an edit.
 EDITED = """
 SELECT decision.analysis_row_key AS row_key, decision.analysis_decision_id AS analysis_id
 FROM audit.trade_decisions decision JOIN analysis_decision source ON source.{key}::text = decision.analysis_row_key
-WHERE decision.status = 'pending' AND source.executed IS TRUE
-  AND left(source."Decision"::text, %(longest)s) <> decision.source_bytes
+WHERE decision.id IN (SELECT id FROM audit.trade_decisions WHERE status = 'pending'
+                      UNION ALL SELECT trade_decision_id FROM trade_journal WHERE status = 'POSITION')
+  AND source.executed IS TRUE
+  AND (left(source."Decision"::text, %(longest)s) <> decision.source_bytes
+       OR upper(btrim(split_part(source."Ticker"::text, ':', 1), E' \\t\\r\\n')) NOT IN ('', decision.symbol))
   AND left(source."Analysis_Id"::text, %(longest_id)s) IS NOT DISTINCT FROM decision.analysis_decision_id
   AND NOT EXISTS (SELECT 1 FROM audit.trade_decisions later
                   WHERE later.analysis_row_key = decision.analysis_row_key AND later.id > decision.id)
@@ -145,7 +148,7 @@ class AnalysisRows:
         return rows[0] if rows else None
 
     def edited(self) -> dict[str, str]:
-        """Return the Analysis_Ids, by row key, of decisions under way whose rows were edited. Raises DatabaseError."""
+        """Return the Analysis_Ids, by row key, of decisions in force whose rows were edited. Raises DatabaseError."""
         rows = self._db.execute_query(
             self._keyed(EDITED), {"longest": LONGEST_DECISION, "longest_id": LONGEST_ID},
         )

@@ -46,6 +46,12 @@ LOAD_POSITIONS = """
 SELECT symbol, side, sum(qty) AS qty, sum(qty * COALESCE(current_price, avg_entry_price)) AS dollars
 FROM position_tracking GROUP BY symbol, side
 """
+UNKNOWN_EXITS = """
+SELECT journal.symbol, journal.trade_id
+FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.order_status = 'unknown' AND orders.order_type <> 'ENTRY' AND orders.parent_order_id IS NULL
+ORDER BY orders.id
+"""
 
 NOTHING = Decimal(0)
 
@@ -95,24 +101,28 @@ def day_start(now: datetime) -> datetime:
 def load_book(
     db: TradingDB, now: datetime, window: timedelta, holdings: Mapping[str, Holding], asked_at: datetime,
 ) -> "Book":
-    """Return what is at stake now, in two statements; `window` is how far back repetitions are looked for.
+    """Return what is at stake now, in three statements; `window` is how far back repetitions are looked for.
 
     `holdings` are the account's positions: what they hold beyond ours is other people's. The account was asked for its
     buying power at `asked_at`. Raises DatabaseError.
     """
     since = min(day_start(now), now - window)
     entries = [_entry(row, asked_at) for row in db.execute_query(LOAD_ENTRIES, {"since": since})]
-    return Book(entries, db.execute_query(LOAD_POSITIONS), holdings)
+    return Book(entries, db.execute_query(LOAD_POSITIONS), holdings, db.execute_query(UNKNOWN_EXITS))
 
 
 class Book:
     """Exposure in dollars by symbol, and the entries that work or were written down of late."""
 
-    def __init__(self, entries: Iterable[OpenEntry], positions: Iterable[Row], holdings: Mapping[str, Holding]) -> None:
+    def __init__(
+        self, entries: Iterable[OpenEntry], positions: Iterable[Row], holdings: Mapping[str, Holding],
+        unknown_exits: Iterable[Row] = (),
+    ) -> None:
         self._entries: dict[str, dict[int, OpenEntry]] = defaultdict(dict)
         self._dollars: dict[str, Decimal] = defaultdict(Decimal)
         self._ours: dict[str, Decimal] = defaultdict(Decimal)
         self._holdings = holdings
+        self._unknown_exits = list(unknown_exits)
         self._gross = self._not_at_broker = NOTHING
         self._taken: set[str] = set()
         self._sent_at: list[datetime] = []  # in order, because every check of the pace asks how many are late enough
@@ -149,6 +159,12 @@ class Book:
     def entries_in(self, symbol: str, without: int | None = None) -> list[OpenEntry]:
         """Return the known entries in a symbol, oldest first."""
         return [entry for entry in self._entries.get(symbol, {}).values() if entry.order_id != without]
+
+    def unknown_in(self, symbol: str, without: int | None = None) -> list[str]:
+        """Return the trades in a symbol that have an order, an exit too, whose outcome nobody knows."""
+        entries = [entry for entry in self.entries_in(symbol, without) if entry.status is OrderStatus.UNKNOWN]
+        exits = [row["trade_id"] for row in self._unknown_exits if row["symbol"] == symbol]
+        return [entry.trade_name for entry in entries] + exits
 
     def sent_since(self, moment: datetime) -> int:
         """Return how many entries were written down at or after this moment, as far back as was loaded."""

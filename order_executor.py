@@ -18,7 +18,7 @@ from command_line import EXIT_DONE, EXIT_FAILED, arguments, show
 from config import Settings
 from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
-from decision import Action
+from decision import Action, TimeInForce
 from decision_review import FAILURES, DecisionReview, Result, Verdict, decision_of
 from kill_switch import Control, TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
@@ -36,7 +36,7 @@ from order_life import DecisionStatus, ExitReason, JournalStatus
 from order_news import alert_amended
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import PassLog
-from risk_gate import record_checks
+from risk_gate import record_checks, why_not_any_more
 from session_locks import hold_account
 from startup_barrier import StartupBarrier, unexplained_difference
 from trade import TradeEnd
@@ -56,7 +56,8 @@ WHERE strategy_name = %(strategy)s AND status = 'failed' AND failed_at >= %(sinc
 """
 # Claimed earlier, and what became of it provably never reached the broker.
 UNSENT_ENTRIES = """
-SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale
+SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale,
+       decision.symbol
 FROM order_execution orders LEFT JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
 WHERE orders.order_status = 'intended' AND orders.order_type = 'ENTRY'
   AND (decision.status = 'pending' OR decision.id IS NULL)
@@ -349,17 +350,29 @@ class OrderExecutor:
             if claimed_at is None:
                 self._leave_alone(f"of order {order['id']}", DatabaseError("its decision is gone", NO_DATA))
                 continue
-            refusal = too_old(self._settings.limits, order["decision_rationale"], claimed_at, now)
-            row_key = order["analysis_row_key"]
+            limits, row_key = self._settings.limits, order["analysis_row_key"]
+            refusal = too_old(limits, order["decision_rationale"], claimed_at, now) or why_not_any_more(
+                order["symbol"], order["qty"], order["limit_price"], limits,
+            )
             if refusal is not None:
                 self._give_up(order, DecisionStatus.FAILED, f"not_placed: the broker was out of reach, and {refusal}")
             elif row_key is not None and not self._analysis.is_approved(row_key, order["analysis_decision_id"]):
                 words = "the approval was withdrawn before the order could be sent"
                 self._give_up(order, DecisionStatus.CANCELLED, words)
-            elif self._wait is not None:
-                self._results[self._wait[0]] += row_key is None  # else its row is counted
+            elif (wait := self._wait or self._wait_for_session(order)) is not None:
+                self._results[wait[0]] += row_key is None  # else its row is counted
             else:
                 self._results[self._submit(order["id"])] += 1
+
+    def _wait_for_session(self, order: Row) -> Wait | None:
+        """Say why an order waits that was to be sent in a session: at market nobody knows what it would pay later."""
+        if order["limit_price"] is not None or order["time_in_force"] == TimeInForce.OPG:
+            return None
+        try:
+            is_open = self._broker.market_hours().is_open
+        except BrokerError as error:
+            return Result.UNREACHED, f"the broker did not say whether the market is open: {error}"
+        return None if is_open else (Result.WAITING, "the market is closed; a market order waits for the session")
 
     def _give_up(self, order: Row, status: DecisionStatus, reason: str) -> None:
         now, failed = self._clock.now(), status is DecisionStatus.FAILED

@@ -47,7 +47,8 @@ ORDER BY orders.id
 """
 
 # What the next listing is held against: all orders of trades that are not over, and all others since four days before
-# the oldest working order (or the newest of all) was written, because a fill or an order can arrive after an end.
+# the oldest working order (or the newest of all) was written, because a fill or an order can arrive after an end. One
+# that was given up counts from then on: it may have waited for the line for days before it was sent.
 LISTING_START = """
 SELECT LEAST((SELECT min(created_at) FROM order_execution
               WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled')),
@@ -73,6 +74,11 @@ UNION ALL
 SELECT orders.*, journal.status, journal.trade_id, journal.trade_style, journal.symbol
 FROM orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
 WHERE orders.created_at >= %(since)s AND journal.status NOT IN ('ORDERED', 'POSITION')
+UNION ALL
+SELECT orders.*, journal.status, journal.trade_id, journal.trade_style, journal.symbol
+FROM orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
+WHERE orders.order_status = 'cancelled' AND orders.broker_status IS NULL AND orders.updated_at >= %(since)s
+  AND orders.created_at < %(since)s AND journal.status NOT IN ('ORDERED', 'POSITION')
 ORDER BY id
 """
 ORDERS_OF_TRADES = """
@@ -106,10 +112,11 @@ WHERE journal.symbol = %(symbol)s AND orders.side = %(side)s AND orders.order_ty
   AND orders.alpaca_order_id IS NOT NULL
 ORDER BY orders.id
 """
+# One that the broker has taken may be unknown all the same: where nobody here knows its word for it.
 ALL_RESTING_ENTRIES = """
 SELECT orders.*, journal.symbol, journal.trade_id
 FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-WHERE orders.order_type = 'ENTRY' AND orders.order_status IN ('pending', 'partially_filled')
+WHERE orders.order_type = 'ENTRY' AND orders.order_status IN ('unknown', 'pending', 'partially_filled')
   AND orders.alpaca_order_id IS NOT NULL
 ORDER BY orders.id
 """

@@ -12,7 +12,7 @@ from decimal import Decimal
 import requirements_check  # noqa: F401
 from account_sync import AccountSync
 from alert_round import run_worker
-from alpaca_client import Broker
+from alpaca_client import Broker, BrokerError
 from clock import MARKET_ZONE, Clock
 from command_line import EXIT_DONE, EXIT_FAILED, arguments, show
 from config import Settings
@@ -71,14 +71,17 @@ class PositionMonitor:
             self._broker.account()
         found.tolerate("positions", lambda: self.check_for_closed_positions(found))
         symbols = [row["symbol"] for row in self._db.execute_query(SYMBOLS)]
-        with found.reading("prices"):
-            prices = self._broker.latest_prices(symbols)
+        try:
+            with found.reading("prices"):
+                prices = self._broker.latest_prices(symbols)
+        except BrokerError:
+            self._watch_daily_loss()  # what is lost for good needs no price
+            raise
         unpriced = tuple(symbol for symbol in symbols if symbol not in prices)
         if unpriced:
             log.warning("no price, so these positions keep their last value", extra={"symbols": ",".join(unpriced)})
         changed = self.update_positions(prices)
-        now = self._clock.now()
-        watch_daily_loss(self._db, limits_in_force(self._db, self._limits, now), now)
+        self._watch_daily_loss()
         found.tolerate("review", self._review)
         log.info("position pass finished", extra={"symbols": len(symbols), "changed": changed})
         return Valuation(len(symbols), changed, unpriced, found.events)
@@ -91,6 +94,10 @@ class PositionMonitor:
     def update_positions(self, prices: dict[str, Decimal]) -> int:
         """Write value and unrealised profit at these prices; return how many rows changed. Raises DatabaseError."""
         return value_positions(self._db, prices, self._clock.now())
+
+    def _watch_daily_loss(self) -> None:
+        now = self._clock.now()
+        watch_daily_loss(self._db, limits_in_force(self._db, self._limits, now), now)
 
     def _review(self) -> None:
         now = self._clock.now()

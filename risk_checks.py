@@ -15,7 +15,7 @@ from config import Limits
 from decision import DecisionError, NewTrade, OrderType, Side, TimeInForce
 from decision import check_fraction as check_fractional
 from exposure import Book, day_start
-from order_life import OrderStatus, decimal_text, opposite
+from order_life import decimal_text, opposite
 
 FRESH = timedelta(minutes=15)  # how old the last trade may be that a market order is held against
 MINUTE = timedelta(minutes=1)
@@ -209,10 +209,7 @@ def check_fraction(symbol: str, trade: NewTrade, facts: Situation) -> RiskCheck:
 
 def check_settled(symbol: str, facts: Situation) -> RiskCheck:
     """An order whose outcome is unknown soon has one; until then nothing is added to it."""
-    unknown = [
-        entry.trade_name for entry in facts.book.entries_in(symbol, facts.replaces)
-        if entry.status is OrderStatus.UNKNOWN
-    ]
+    unknown = facts.book.unknown_in(symbol, facts.replaces)
     words = f"nobody knows yet whether the broker has the order of {', '.join(unknown)}; {symbol} waits for that"
     return RiskCheck(
         "unknown_orders", "0", str(len(unknown)), words if unknown else None, Hold.LATER if unknown else None,

@@ -5,6 +5,7 @@ Every order that opens something comes through here, whoever decided it. Source:
 
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -105,6 +106,15 @@ def check_age(limits: Limits, decided_at: datetime | None, now: datetime) -> Ris
     elif -age > FURTHEST_AHEAD:
         refusal = f"the decision is dated {decided_at:%Y-%m-%d %H:%M} UTC, more than a day ahead of now"
     return RiskCheck("decision_age", limit, observed, refusal)
+
+
+def why_not_any_more(symbol: str, qty: Decimal, limit_price: Decimal | None, limits: Limits) -> str | None:
+    """Say which limit on the order alone forbids one that was checked before, or None; its exposure counts already."""
+    checks = [check_denylist(symbol, limits), check_at_most("max_order_qty", limits.max_order_qty, qty, "shares")]
+    if limit_price is not None:
+        notional = qty * limit_price
+        checks.append(check_at_most("max_order_notional", limits.max_order_notional, notional, "dollars"))
+    return next((check.refusal for check in checks if check.refusal is not None), None)
 
 
 def _checks(

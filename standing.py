@@ -16,11 +16,12 @@ WHERE journal.status = 'POSITION' AND EXISTS (SELECT 1 FROM order_execution orde
                                               WHERE orders.trade_journal_id = journal.id AND order_type = 'ENTRY')
 ORDER BY journal.id
 """
-# An order whose request was committed but whose answer was not is as unknown as a lost answer.
+# An order whose request was committed but whose answer was not is as unknown as a lost answer. An entry that the broker
+# has is one at rest, even where nobody here knows its word for it.
 UNKNOWN_ORDERS = """
 SELECT orders.*, journal.symbol, journal.trade_id
 FROM order_execution orders JOIN trade_journal journal ON journal.id = orders.trade_journal_id
-WHERE orders.parent_order_id IS NULL
+WHERE orders.parent_order_id IS NULL AND NOT (orders.order_type = 'ENTRY' AND orders.alpaca_order_id IS NOT NULL)
   AND (orders.order_status = 'unknown'
        OR orders.order_status = 'intended'
           AND EXISTS (SELECT 1 FROM audit.trade_executions execution

@@ -97,6 +97,8 @@ CREATE INDEX IF NOT EXISTS order_execution_parent ON order_execution (parent_ord
 CREATE INDEX IF NOT EXISTS order_execution_created ON order_execution (created_at);
 CREATE INDEX IF NOT EXISTS order_execution_working ON order_execution (created_at, id)
     WHERE order_status IN ('intended', 'unknown', 'pending', 'partially_filled');
+CREATE INDEX IF NOT EXISTS order_execution_given_up ON order_execution (updated_at)
+    WHERE order_status = 'cancelled' AND broker_status IS NULL;
 
 COMMENT ON TABLE order_execution IS 'One order at the broker, or the intent to place it; a stop and a target of one OCO are two rows.';
 COMMENT ON COLUMN order_execution.trade_journal_id IS 'trade_journal.id of the trade it serves.';

@@ -65,7 +65,7 @@ def settings_for(database: dict[str, Any], url: str, environ: dict[str, str]) ->
     """Production settings for a test's database and broker."""
     given = {
         "POSTGRES_HOST": str(database["host"]), "POSTGRES_PORT": str(database["port"]),
-        "POSTGRES_DB": str(database["dbname"]), "POSTGRES_USER": str(database["user"]),
+        "POSTGRES_DB": str(database["dbname"]), "POSTGRES_USER": "trading_app",
         "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret", "ALPACA_BASE_URL": url, "ALPACA_DATA_URL": url,
     }
     return load_settings(False, given | environ)

@@ -38,7 +38,7 @@ def program(theatre: Theatre, name: str) -> subprocess.Popen[bytes]:
     environment = {
         "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "ENV_FILE": os.devnull, "HOME": "/nonexistent",
         "POSTGRES_HOST": str(database["host"]), "POSTGRES_PORT": str(database["port"]),
-        "POSTGRES_DB": str(database["dbname"]), "POSTGRES_USER": str(database["user"]),
+        "POSTGRES_DB": str(database["dbname"]), "POSTGRES_USER": "trading_app",
         "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret", "ALPACA_TIMEOUT_SECONDS": "60",
         "ALPACA_BASE_URL": url, "ALPACA_DATA_URL": url,
     }

@@ -158,10 +158,11 @@ def test_a_line_that_breaks_after_connecting_means_unknown(said: bytes | None) -
     assert send(behave).outcome is Outcome.UNKNOWN
 
 
-def test_an_answer_that_drips_ends_at_the_total_timeout() -> None:
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX:"])
+def test_an_answer_that_drips_ends_at_the_total_timeout(begun: bytes) -> None:
     def drip(connection: socket.socket) -> None:
         receive(connection)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        connection.sendall(begun)
         for _ in range(100):
             try:
                 connection.sendall(b" " * 100)

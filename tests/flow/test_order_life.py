@@ -319,6 +319,27 @@ def test_an_order_that_arrives_after_it_was_given_up_is_cancelled(world: World) 
     assert stays_as_it_is(world)
 
 
+def test_an_order_that_was_sent_days_after_its_claim_is_watched_from_when_it_was_given_up(world: World) -> None:
+    world.configure(DECISION_MAX_AGE_HOURS="200")
+    name = world.decide(swing())
+    world.execute_with_the_line_down()
+    world.pass_time(days=6)
+    world.fault("POST", "/v2/orders", "drop", executed=False)
+    world.execute()
+    for _ in range(3):
+        world.pass_time(minutes=5)
+        world.monitor()
+    assert world.one("trade_decisions")["status_reason"].startswith("not_placed")
+    world.price("AMD", "135")
+    world.decide(swing("AMD"), "AMD")
+    world.execute()
+    order = world.market.submit(json.loads(world.requests("POST")[0]["body"]))
+    for _ in range(2):
+        world.market.step()
+        world.monitor()
+    assert (order.status, world.analysis(name)["existing_order_id"]) == ("canceled", order.id)
+
+
 def test_an_order_that_arrives_after_it_was_given_up_and_fills_becomes_a_protected_position(world: World) -> None:
     order = arrive_late(world)
     world.price("NVDA", "133.50")

@@ -127,6 +127,21 @@ def test_what_never_left_stays_pending_and_goes_under_the_same_id_next_time(worl
     assert (first["status"], second["status"]) == ("not_placed", "accepted")
 
 
+def test_a_market_order_that_never_left_waits_for_the_session(world: World) -> None:
+    world.pass_time(hours=5, minutes=58)
+    world.price("NVDA", "135")
+    world.decide(trend(type="market", limit_price=None))
+    assert world.execute_with_the_line_down() == {"not sent": 1}
+    world.pass_time(hours=1)
+    assert world.execute() == {"waiting": 1}
+    world.pass_time(hours=17)
+    world.fault("GET", "/v2/clock", "status", code=500)
+    world.execute()
+    assert world.posted() == []
+    world.execute()
+    assert [order["type"] for order in world.posted()] == ["market"]
+
+
 def test_what_could_not_be_sent_until_it_was_too_old_fails(world: World) -> None:
     name = world.decide(swing())
     world.execute_with_the_line_down()

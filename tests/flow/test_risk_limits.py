@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alpaca_client import BrokerError
 from daily_loss import day_pnl
 from db_layer import TradingDB
 from kill_switch import TradingState, change_control, current_control
@@ -262,6 +263,24 @@ def test_an_unknown_order_counts_fully_and_makes_its_symbol_wait_until_it_is_kno
     assert world.analysis(waiting)["existing_order_id"] is not None
 
 
+def test_an_exit_of_unknown_outcome_makes_its_symbol_wait_and_no_other(world: World) -> None:
+    market(world, AMD="135")
+    world.decide(swing())
+    world.execute()
+    market(world, NVDA="133.50")
+    world.fault("POST", "/v2/orders", "status", code=504)
+    world.fault("GET", "/v2/orders:by_client_order_id", "status", code=500, times=2)
+    world.monitor()
+    waiting = world.decide(swing(qty=5))
+    world.decide(swing("AMD", qty=10), "AMD")
+    assert world.execute() == {"waiting": 1, "placed": 1}
+    assert world.analysis(waiting)["executed"] is None
+    for _ in range(3):
+        world.pass_time(seconds=30)
+        world.monitor()
+    assert world.execute() == {"placed": 1}
+
+
 def test_shares_of_other_people_count(world: World) -> None:
     world.market.foreign_fill("NVDA", "buy", "150", "130")
     name = world.decide(swing())
@@ -401,6 +420,20 @@ def test_the_position_monitor_ends_a_day_that_has_lost_too_much_once(
         row = world.one("trading_control")
         assert row["changed_by"] == "daily loss limit"
         assert row["reason"] == "2001 dollars were lost today, more than MAX_DAILY_LOSS=2000"
+
+
+def test_what_was_lost_for_good_ends_the_day_although_there_are_no_prices(world: World) -> None:
+    market(world, AMD="135")
+    world.open_position(swing(qty=100, limit_price=135, stop_loss=115, take_profit=150), price="135")
+    world.decide(swing("AMD", qty=10, limit_price=136), "AMD")
+    world.execute()
+    world.monitor()
+    world.price("NVDA", "114")
+    world.monitor()
+    world.fault("GET", "/v2/stocks/trades/latest", "status", code=500, times=None)
+    with pytest.raises(BrokerError):
+        world.value()
+    assert world.one("trading_control")["state"] == "REDUCING"
 
 
 def test_the_executor_holds_entries_back_on_such_a_day_and_after_it(world: World) -> None:

@@ -114,6 +114,26 @@ def test_a_row_that_is_edited_after_its_claim_is_noticed_and_carried_out_as_it_w
     assert world.one("alerts", kind="decision_edited")["resolved_at"] is not None
 
 
+def test_an_edit_is_noticed_while_the_shares_are_held_too(world: World) -> None:
+    world.open_position()
+    edit(world, 45, 99)
+    world.execute()
+    assert "A1 was edited after it was taken" in world.one("alerts", kind="decision_edited")["message"]
+    world.price("NVDA", "123")
+    world.monitor()
+    world.execute()
+    assert world.one("alerts", kind="decision_edited")["resolved_at"] is not None
+
+
+@pytest.mark.parametrize(("ticker", "edited"), [("AMD:NASDAQ", True), (" nvda ", False), ("", False), (None, False)])
+def test_a_ticker_that_names_another_symbol_is_an_edit(world: World, ticker: str | None, edited: bool) -> None:
+    world.decide(swing())
+    world.execute()
+    world.db.execute_update('UPDATE analysis_decision SET "Ticker" = %(ticker)s', {"ticker": ticker})
+    world.execute()
+    assert [alert["kind"] for alert in world.db.query("alerts")] == ["decision_edited"] * edited
+
+
 def test_a_row_that_became_the_cancel_of_its_order_is_no_edit(world: World) -> None:
     world.decide(swing())
     world.execute()

@@ -110,6 +110,19 @@ def test_an_entry_of_unknown_outcome_is_settled_and_then_cancelled_while_reducin
     assert (live_entries(world), world.one("trade_journal")["status"]) == ([], "CANCELLED")
 
 
+def test_an_entry_that_the_broker_has_under_a_strange_word_is_cancelled_while_reducing(world: World) -> None:
+    world.fault("*", "/v2/orders*", "edit", set={"status": "pondering"}, times=None)
+    world.decide(swing())
+    world.execute()
+    assert world.one("order_execution")["order_status"] == "unknown"
+    switch(world, "REDUCING")
+    world.monitor()
+    assert live_entries(world) == []
+    world.market.faults.clear()
+    world.monitor()
+    assert world.one("trade_journal")["status"] == "CANCELLED"
+
+
 def test_a_cancel_of_reducing_that_the_broker_did_not_answer_is_made_by_the_next_pass(world: World) -> None:
     placed(world)
     switch(world, "REDUCING")
@@ -251,3 +264,25 @@ def test_a_raised_age_limit_also_holds_for_an_order_that_could_not_be_sent(world
         "long weekend", "me", world.clock.now(),
     )
     assert world.execute()["placed"] == 1
+
+
+@pytest.mark.parametrize(("now", "words"), [
+    ({}, "6021 dollars is over MAX_ORDER_NOTIONAL=5000"),
+    ({"MAX_ORDER_NOTIONAL": "20000", "SYMBOL_DENYLIST": "NVDA"}, "NVDA is on SYMBOL_DENYLIST"),
+    ({"MAX_ORDER_NOTIONAL": "20000", "MAX_ORDER_QTY": "44"}, "45 shares is over MAX_ORDER_QTY=44"),
+])
+def test_an_order_that_could_not_be_sent_is_given_up_where_a_limit_forbids_it_by_now(
+    world: World, now: dict[str, str], words: str,
+) -> None:
+    world.configure(MAX_ORDER_NOTIONAL="5000")
+    raise_limit(
+        world.programs, world.settings.limits, "MAX_ORDER_NOTIONAL", Decimal(7000), timedelta(hours=1), "for an hour",
+        "me", world.clock.now(),
+    )
+    name = world.decide(swing())
+    assert world.execute_with_the_line_down() == {"not sent": 1}
+    world.pass_time(hours=2)
+    world.configure(**{"MAX_ORDER_NOTIONAL": "5000"} | now)
+    assert world.execute() == {"refused": 1}
+    assert words in world.analysis(name)["Remarks"]
+    assert world.posted() == []
