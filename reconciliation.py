@@ -67,6 +67,7 @@ class Reconciliation:
         self.holdings: Mapping[str, Holding] | None = None  # what the account holds, as last heard
         self.settling: str | None = None  # a difference that may only be the broker's delay
         self._others: set[str] = set()
+        self._is_ours = False  # the account knows an order of ours, as far as that was asked
 
     def run(self) -> None:
         """Compare, and follow what is proved. Raises DatabaseError and BrokerError, before anything was concluded."""
@@ -126,7 +127,10 @@ class Reconciliation:
         return symbol in self._others and booked + self._theirs(symbol) != there
 
     def _follow_evidence(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> Sequence[Trade]:
-        """Follow executions that closed our shares, as far as the broker's position bears them out."""
+        """Follow executions that closed our shares, as far as the broker's position bears them out.
+
+        On another account they are somebody else's, and a position may be missing from a truncated answer only.
+        """
         longs, shorts = [trade for trade in ours if trade.position > 0], [trade for trade in ours if trade.position < 0]
         booked = sum((trade.position for trade in ours), Decimal(0))
         for trades, missing in ((longs, booked - there), (shorts, there - booked)):
@@ -136,7 +140,9 @@ class Reconciliation:
                 theirs = self._theirs(symbol, since) * (-1 if trades is longs else 1)
                 qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
                 closes = self._closes(trades[0], since, self._clock.now())
-                self._adjust(trades, share_out(trades, closes, qty))
+                parts = share_out(trades, closes, qty)
+                if parts and self._account_is_ours(trades) and (there or not self._broker.position(symbol).qty):
+                    self._adjust(trades, parts)
         return [trade for trade in load_trades(self._db, [trade.id for trade in ours]) if trade.held != 0]
 
     def _theirs(self, symbol: str, since: datetime = EVER, until: datetime = NEVER) -> Decimal:
@@ -191,7 +197,7 @@ class Reconciliation:
         before = there - traded
         others = before - ours
         known = others == self._theirs(split["symbol"], until=split["at"])
-        if before != 0 and (known or (traded == 0 and others * ours > 0)):
+        if before != 0 and (known or (traded == 0 and others * ours > 0)) and self._account_is_ours(trades):
             self._restate([trade for trade in trades if held[trade.id] != 0], held, 1 + split["qty"] / before, split)
 
     def _restate(
@@ -295,6 +301,11 @@ class Reconciliation:
         """Tell whether the broker knows the orders that opened these trades; another account would not."""
         heard = [trade.entries[0]["alpaca_order_id"] for trade in ours]
         return all(order_id is not None and self._broker.get_order(order_id) is not None for order_id in heard)
+
+    def _account_is_ours(self, trades: Sequence[Trade]) -> bool:
+        """Tell whether the account that the broker tells of is the one with our orders; asked until one is known."""
+        self._is_ours = self._is_ours or self._is_our_account(trades[:1])
+        return self._is_ours
 
     def _is_settling(self, ours: Sequence[Trade]) -> bool:
         filled = [order for trade in ours for order in (*trade.entries, *trade.exits) if order["filled_qty"] > 0]
