@@ -129,7 +129,8 @@ class Reconciliation:
     def _follow_evidence(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> Sequence[Trade]:
         """Follow executions that closed our shares, as far as the broker's position bears them out.
 
-        On another account they are somebody else's, and a position may be missing from a truncated answer only.
+        On another account they are somebody else's, a position may be missing from a truncated answer only, and one
+        that lags may lack shares that have just come.
         """
         longs, shorts = [trade for trade in ours if trade.position > 0], [trade for trade in ours if trade.position < 0]
         booked = sum((trade.position for trade in ours), Decimal(0))
@@ -141,7 +142,9 @@ class Reconciliation:
                 qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
                 closes = self._closes(trades[0], since, self._clock.now())
                 parts = share_out(trades, closes, qty)
-                if parts and self._account_is_ours(trades) and (there or not self._broker.position(symbol).qty):
+                if not parts or self._may_lag(ours, parts) or not self._account_is_ours(trades):
+                    continue
+                if there or not self._broker.position(symbol).qty:
                     self._adjust(trades, parts)
         return [trade for trade in load_trades(self._db, [trade.id for trade in ours]) if trade.held != 0]
 
@@ -307,10 +310,14 @@ class Reconciliation:
         self._is_ours = self._is_ours or self._is_our_account(trades[:1])
         return self._is_ours
 
+    def _may_lag(self, ours: Sequence[Trade], parts: Sequence[Adjustment]) -> bool:
+        """Tell whether the broker's position may still lack shares of ours that came after these executions."""
+        came = _last_fill([order for trade in ours for order in trade.entries])
+        return self._clock.now() - came < SETTLING and max(part.happened_at for part in parts) < came
+
     def _is_settling(self, ours: Sequence[Trade]) -> bool:
-        filled = [order for trade in ours for order in (*trade.entries, *trade.exits) if order["filled_qty"] > 0]
-        news = max(order["filled_at"] or order["updated_at"] for order in filled)
-        return bool(self._clock.now() - news < SETTLING)
+        orders = [order for trade in ours for order in (*trade.entries, *trade.exits)]
+        return self._clock.now() - _last_fill(orders) < SETTLING
 
     def _note_external(self, symbol: str, qty: Decimal) -> None:
         words = f"{decimal_text(qty)} shares of {symbol} on the account were not bought or sold by a trade here"
@@ -352,6 +359,11 @@ def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:
     for trade in trades:
         net[trade.symbol] += trade.position
     return {symbol: qty for symbol, qty in net.items() if qty != 0}
+
+
+def _last_fill(orders: Sequence[Row]) -> datetime:
+    last: datetime = max(order["filled_at"] or order["updated_at"] for order in orders if order["filled_qty"] > 0)
+    return last
 
 
 def _split_of(trade: Trade, held: Decimal, ratio: Decimal, split: JsonObject) -> Adjustment:

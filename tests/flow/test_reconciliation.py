@@ -208,6 +208,26 @@ def test_a_truncated_answer_closes_nothing_where_somebody_sold_shares_of_his_own
     assert world.one("alerts", kind="position_mismatch")["subject"] == "BBB"
 
 
+def test_what_somebody_sold_before_our_entry_filled_closes_nothing_while_the_position_lags(world: World) -> None:
+    world.market.foreign_fill("NVDA", "buy", Decimal(45), Decimal("135"))
+    world.pass_time(minutes=5)
+    world.decide(swing())
+    world.execute()
+    world.pass_time(minutes=5)
+    world.market.foreign_fill("NVDA", "sell", Decimal(45), Decimal("136"))
+    world.pass_time(minutes=5)
+    world.market.behave(positions_lag="3")
+    world.price("NVDA", "133.50")
+    world.monitor()
+    world.value()
+    assert world.db.query("position_adjustment") == NOTHING
+    world.pass_time(minutes=5)
+    world.monitor()
+    world.value()
+    assert world.one("trade_journal")["status"] == "POSITION"
+    assert world.db.query("alerts", {"kind": "position_mismatch"}) == NOTHING
+
+
 def test_one_position_that_vanished_without_executions_is_closed_as_an_estimate(world: World) -> None:
     two_positions(world)
     lose(world, "AAA")
