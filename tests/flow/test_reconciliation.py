@@ -82,7 +82,7 @@ def test_a_close_that_two_trades_share_goes_to_the_first_first(world: World) -> 
         world.open_position(swing(qty=qty))
     by_hand(world, "sell", "15", "136")
     world.value()
-    first, second = world.db.query("trade_journal")
+    first, second = sorted(world.db.query("trade_journal"), key=lambda row: row["id"])
     assert (first["status"], first["exit_reason"], second["status"]) == ("CLOSED", "MANUAL_EXIT", "POSITION")
     assert world.one("position_tracking")["qty"] == 15
     shares = {row["trade_journal_id"]: row["qty"] for row in world.db.query("position_adjustment")}
