@@ -102,10 +102,10 @@ class PositionMonitor:
     def _review(self) -> None:
         now = self._clock.now()
         today = now.astimezone(MARKET_ZONE).date()
-        opened_on = unreviewed_trades(self._db, today)
-        if opened_on:
-            first = min(*opened_on.values(), today - LONGEST_CLOSURE)
-            review_trades(self._db, opened_on, self._broker.trading_days(first, today), now)
+        open_days = unreviewed_trades(self._db, today, now - LONGEST_CLOSURE)
+        if open_days:
+            first = min(*(opened for opened, _ in open_days.values()), today - LONGEST_CLOSURE)
+            review_trades(self._db, open_days, self._broker.trading_days(first, today), now)
 
 
 def main(argv: list[str] | None = None) -> int:

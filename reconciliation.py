@@ -67,6 +67,7 @@ class Reconciliation:
         self.holdings: Mapping[str, Holding] | None = None  # what the account holds, as last heard
         self.settling: str | None = None  # a difference that may only be the broker's delay
         self._others: set[str] = set()
+        self._is_ours = False  # the account knows an order of ours, as far as that was asked
 
     def run(self) -> None:
         """Compare, and follow what is proved. Raises DatabaseError and BrokerError, before anything was concluded."""
@@ -126,7 +127,11 @@ class Reconciliation:
         return symbol in self._others and booked + self._theirs(symbol) != there
 
     def _follow_evidence(self, symbol: str, ours: Sequence[Trade], there: Decimal) -> Sequence[Trade]:
-        """Follow executions that closed our shares, as far as the broker's position bears them out."""
+        """Follow executions that closed our shares, as far as the broker's position bears them out.
+
+        On another account they are somebody else's, a position may be missing from a truncated answer only, and one
+        that lags may lack shares that have just come.
+        """
         longs, shorts = [trade for trade in ours if trade.position > 0], [trade for trade in ours if trade.position < 0]
         booked = sum((trade.position for trade in ours), Decimal(0))
         for trades, missing in ((longs, booked - there), (shorts, there - booked)):
@@ -136,7 +141,11 @@ class Reconciliation:
                 theirs = self._theirs(symbol, since) * (-1 if trades is longs else 1)
                 qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
                 closes = self._closes(trades[0], since, self._clock.now())
-                self._adjust(trades, share_out(trades, closes, qty))
+                parts = share_out(trades, closes, qty)
+                if not parts or self._may_lag(ours, parts) or not self._account_is_ours(trades):
+                    continue
+                if there or not self._broker.position(symbol).qty:
+                    self._adjust(trades, parts)
         return [trade for trade in load_trades(self._db, [trade.id for trade in ours]) if trade.held != 0]
 
     def _theirs(self, symbol: str, since: datetime = EVER, until: datetime = NEVER) -> Decimal:
@@ -191,7 +200,7 @@ class Reconciliation:
         before = there - traded
         others = before - ours
         known = others == self._theirs(split["symbol"], until=split["at"])
-        if before != 0 and (known or (traded == 0 and others * ours > 0)):
+        if before != 0 and (known or (traded == 0 and others * ours > 0)) and self._account_is_ours(trades):
             self._restate([trade for trade in trades if held[trade.id] != 0], held, 1 + split["qty"] / before, split)
 
     def _restate(
@@ -296,10 +305,19 @@ class Reconciliation:
         heard = [trade.entries[0]["alpaca_order_id"] for trade in ours]
         return all(order_id is not None and self._broker.get_order(order_id) is not None for order_id in heard)
 
+    def _account_is_ours(self, trades: Sequence[Trade]) -> bool:
+        """Tell whether the account that the broker tells of is the one with our orders; asked until one is known."""
+        self._is_ours = self._is_ours or self._is_our_account(trades[:1])
+        return self._is_ours
+
+    def _may_lag(self, ours: Sequence[Trade], parts: Sequence[Adjustment]) -> bool:
+        """Tell whether the broker's position may still lack shares of ours that came after these executions."""
+        came = _last_fill([order for trade in ours for order in trade.entries])
+        return self._clock.now() - came < SETTLING and max(part.happened_at for part in parts) < came
+
     def _is_settling(self, ours: Sequence[Trade]) -> bool:
-        filled = [order for trade in ours for order in (*trade.entries, *trade.exits) if order["filled_qty"] > 0]
-        news = max(order["filled_at"] or order["updated_at"] for order in filled)
-        return bool(self._clock.now() - news < SETTLING)
+        orders = [order for trade in ours for order in (*trade.entries, *trade.exits)]
+        return self._clock.now() - _last_fill(orders) < SETTLING
 
     def _note_external(self, symbol: str, qty: Decimal) -> None:
         words = f"{decimal_text(qty)} shares of {symbol} on the account were not bought or sold by a trade here"
@@ -341,6 +359,11 @@ def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:
     for trade in trades:
         net[trade.symbol] += trade.position
     return {symbol: qty for symbol, qty in net.items() if qty != 0}
+
+
+def _last_fill(orders: Sequence[Row]) -> datetime:
+    last: datetime = max(order["filled_at"] or order["updated_at"] for order in orders if order["filled_qty"] > 0)
+    return last
 
 
 def _split_of(trade: Trade, held: Decimal, ratio: Decimal, split: JsonObject) -> Adjustment:

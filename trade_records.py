@@ -83,21 +83,27 @@ WHERE position.symbol = latest.symbol
   AND (position.current_price, position.market_value)
       IS DISTINCT FROM (latest.price, round(position.qty * latest.price, 6))
 """
-# Positions not reviewed on the market's present day, and the days they were opened on.
+# Positions not reviewed on the market's present day, trades closed since their last review, and from when to when they
+# were open.
 UNREVIEWED = """
-SELECT journal.id, min(fill.filled_at AT TIME ZONE %(zone)s)::date AS opened_on
+SELECT journal.id, min(fill.filled_at AT TIME ZONE %(zone)s)::date AS opened_on,
+       CASE journal.status WHEN 'CLOSED' THEN (journal.exit_date AT TIME ZONE %(zone)s)::date
+                           ELSE %(today)s::date END AS open_until
 FROM trade_journal journal
 JOIN order_execution orders ON orders.trade_journal_id = journal.id AND orders.order_type = 'ENTRY'
 JOIN order_fill fill ON fill.order_execution_id = orders.id
 WHERE journal.status = 'POSITION' AND journal.last_review_date IS DISTINCT FROM %(today)s
+   OR journal.status = 'CLOSED' AND journal.exit_date >= %(closed_since)s
+      AND COALESCE(journal.last_review_date < (journal.exit_date AT TIME ZONE %(zone)s)::date, true)
 GROUP BY journal.id
 """
 REVIEW_TRADES = """
 UPDATE trade_journal journal
-SET last_review_date = %(reviewed_on)s, days_open = review.days_open, updated_at = %(now)s
-FROM unnest(%(journal_ids)s::bigint[], %(days_open)s::integer[]) AS review (journal_id, days_open)
+SET last_review_date = review.reviewed_on, days_open = review.days_open, updated_at = %(now)s
+FROM unnest(%(journal_ids)s::bigint[], %(reviewed_on)s::date[], %(days_open)s::integer[])
+     AS review (journal_id, reviewed_on, days_open)
 WHERE journal.id = review.journal_id
-  AND (journal.last_review_date, journal.days_open) IS DISTINCT FROM (%(reviewed_on)s::date, review.days_open)
+  AND (journal.last_review_date, journal.days_open) IS DISTINCT FROM (review.reviewed_on, review.days_open)
 """
 TRACK_EXITS = """
 WITH tracked AS (
@@ -201,21 +207,29 @@ def value_positions(db: TradingDB, prices: Mapping[str, Decimal], now: datetime)
     }) if prices else 0
 
 
-def unreviewed_trades(db: TradingDB, today: date) -> Mapping[int, date]:
-    """Return the positions not reviewed today and the market's days they were opened on. Raises DatabaseError."""
-    rows = db.execute_query(UNREVIEWED, {"today": today, "zone": MARKET_ZONE.key})
-    return {row["id"]: row["opened_on"] for row in rows}
+def unreviewed_trades(db: TradingDB, today: date, closed_since: datetime) -> Mapping[int, tuple[date, date]]:
+    """Return the positions not reviewed today, and the trades closed since that moment and not reviewed to their end.
+
+    With each come the market's days it was opened on and is open until. Raises DatabaseError.
+    """
+    rows = db.execute_query(UNREVIEWED, {"today": today, "closed_since": closed_since, "zone": MARKET_ZONE.key})
+    return {row["id"]: (row["opened_on"], row["open_until"]) for row in rows}
 
 
 def review_trades(
-    db: TradingDB, opened_on: Mapping[int, date], sessions: Collection[date], now: datetime,
+    db: TradingDB, open_days: Mapping[int, tuple[date, date]], sessions: Sequence[date], now: datetime,
 ) -> int:
-    """Write days open, in trading days since the opening day, and the day of review: the last of these sessions."""
-    if not sessions or not opened_on:
+    """Write days open, in trading days since the opening day, and the day of review: the last session of each.
+
+    `sessions` are the trading days of all that time. Raises DatabaseError.
+    """
+    held = {id: [day for day in sessions if day <= until] for id, (_, until) in open_days.items()}
+    reviewed = {id: days for id, days in held.items() if days}
+    if not reviewed:
         return 0
     return db.execute_update(REVIEW_TRADES, {
-        "journal_ids": list(opened_on), "reviewed_on": max(sessions), "now": now,
-        "days_open": [sum(session > day for session in sessions) for day in opened_on.values()],
+        "journal_ids": list(reviewed), "reviewed_on": [max(days) for days in reviewed.values()], "now": now,
+        "days_open": [sum(day > open_days[id][0] for day in days) for id, days in reviewed.items()],
     })
 
 

@@ -87,6 +87,21 @@ def test_days_open_are_trading_days(world: World) -> None:
     assert (journal["days_open"], journal["last_review_date"].isoformat()) == (3, "2025-01-21")
 
 
+def test_days_open_count_to_the_end_of_a_trade_closed_before_its_review(world: World) -> None:
+    world.open_position()
+    world.value()
+    world.pass_time(days=2)
+    world.price("NVDA", "146")
+    world.monitor()
+    world.pass_time(days=1)
+    world.value()
+    journal = world.one("trade_journal")
+    assert journal["status"] == "CLOSED"
+    assert (journal["days_open"], journal["last_review_date"].isoformat()) == (2, "2025-01-17")
+    world.value()
+    assert world.one("trade_journal") == journal
+
+
 def test_days_open_count_across_a_change_of_clocks(world: World) -> None:
     world.pass_time(days=51)  # to the Friday before clocks go forward
     world.open_position()

@@ -35,6 +35,13 @@ def lose(world: World, symbol: str) -> None:
     del world.market.state.positions[symbol]
 
 
+def another_account(world: World) -> None:
+    """Let the keys be those of an account that knows nothing of ours."""
+    for symbol in list(world.market.state.positions):
+        lose(world, symbol)
+    world.market.state.orders.clear()
+
+
 def two_positions(world: World) -> None:
     for symbol in ("AAA", "BBB"):
         world.price(symbol, "133")
@@ -75,7 +82,7 @@ def test_a_close_that_two_trades_share_goes_to_the_first_first(world: World) -> 
         world.open_position(swing(qty=qty))
     by_hand(world, "sell", "15", "136")
     world.value()
-    first, second = world.db.query("trade_journal")
+    first, second = sorted(world.db.query("trade_journal"), key=lambda row: row["id"])
     assert (first["status"], first["exit_reason"], second["status"]) == ("CLOSED", "MANUAL_EXIT", "POSITION")
     assert world.one("position_tracking")["qty"] == 15
     shares = {row["trade_journal_id"]: row["qty"] for row in world.db.query("position_adjustment")}
@@ -164,6 +171,61 @@ def test_another_account_closes_nothing(world: World) -> None:
         world.value()
     assert world.one("trade_journal")["status"] == "POSITION"
     assert world.one("alerts", kind="position_mismatch")["level"] == "critical"
+
+
+def test_what_somebody_sold_on_another_account_closes_nothing_of_ours(world: World) -> None:
+    two_positions(world)
+    another_account(world)
+    world.market.foreign_fill("AAA", "sell", Decimal(45), Decimal("136"))
+    world.pass_time(minutes=10)
+    world.value()
+    assert world.db.query("position_adjustment") == NOTHING
+    assert "AAA" in {alert["subject"] for alert in world.db.query("alerts", {"kind": "position_mismatch"})}
+
+
+def test_a_split_on_another_account_restates_nothing_of_ours(world: World) -> None:
+    world.open_position()
+    another_account(world)
+    world.market.foreign_fill("NVDA", "buy", Decimal(100), Decimal("134"))
+    world.pass_time(hours=1)
+    world.market.split("NVDA", "2")
+    world.pass_time(minutes=10)
+    world.value()
+    assert world.db.query("position_adjustment") == NOTHING
+
+
+def test_a_truncated_answer_closes_nothing_where_somebody_sold_shares_of_his_own(world: World) -> None:
+    world.market.foreign_fill("BBB", "buy", Decimal(45), Decimal("130"))
+    world.pass_time(minutes=5)
+    two_positions(world)
+    world.pass_time(minutes=5)
+    world.market.foreign_fill("BBB", "sell", Decimal(45), Decimal("136"))
+    one = {"symbol": "AAA", "qty": "45", "side": "long", "qty_available": "0"}
+    world.fault("GET", "/v2/positions", "status", code=200, body=[one], times=None)
+    world.pass_time(minutes=10)
+    world.value()
+    assert world.db.query("position_adjustment") == NOTHING
+    assert world.one("alerts", kind="position_mismatch")["subject"] == "BBB"
+
+
+def test_what_somebody_sold_before_our_entry_filled_closes_nothing_while_the_position_lags(world: World) -> None:
+    world.market.foreign_fill("NVDA", "buy", Decimal(45), Decimal("135"))
+    world.pass_time(minutes=5)
+    world.decide(swing())
+    world.execute()
+    world.pass_time(minutes=5)
+    world.market.foreign_fill("NVDA", "sell", Decimal(45), Decimal("136"))
+    world.pass_time(minutes=5)
+    world.market.behave(positions_lag="3")
+    world.price("NVDA", "133.50")
+    world.monitor()
+    world.value()
+    assert world.db.query("position_adjustment") == NOTHING
+    world.pass_time(minutes=5)
+    world.monitor()
+    world.value()
+    assert world.one("trade_journal")["status"] == "POSITION"
+    assert world.db.query("alerts", {"kind": "position_mismatch"}) == NOTHING
 
 
 def test_one_position_that_vanished_without_executions_is_closed_as_an_estimate(world: World) -> None:

@@ -287,8 +287,11 @@ class OrderLife(RuleBasedStateMachine):
         """Let the programs see everything in an open market without faults, and check that they then do nothing."""
         self._steps = 0
         self._nothing_misbehaves()
-        if self._session() is None:
+        session = self._session()
+        if session is None or session.close - self.world.clock.now() < timedelta(minutes=5):
             self._open()
+        self.market.step()
+        self.world.pass_time(minutes=2)  # until then a position may lack what has just filled
         decisions: list[dict[str, Any]] = [{}]
         while decisions != (decisions := self.books.contents()["decisions"]):
             self._pass(self.world.execute)  # of several changes of one order each waits for the one before
