@@ -31,8 +31,9 @@ from alpaca_client import Broker, Holding, JsonObject
 from audit_trail import AlertKind, AlertLevel
 from clock import Clock
 from db_layer import Row, TradingDB
+from fill_records import fills_by_order
 from order_desk import OrderDesk
-from order_life import AT_BROKER, ENDED, AdjustmentKind, decimal_text, is_ratio_of_a_split, opposite
+from order_life import AT_BROKER, ENDED, AdjustmentKind, Fill, decimal_text, is_ratio_of_a_split, opposite, total_qty
 from order_records import unknown_entries_in
 from pass_log import ALERTS_OF_TRADE, Event, PassLog
 from trade import Trade
@@ -136,8 +137,7 @@ class Reconciliation:
         booked = sum((trade.position for trade in ours), Decimal(0))
         for trades, missing in ((longs, booked - there), (shorts, there - booked)):
             if missing > 0 and trades:
-                # What was done before the trades existed cannot have closed them.
-                since = min(order["created_at"] for trade in trades for order in trade.entries)
+                since = self._shares_came(trades)  # what was done before cannot have closed them
                 theirs = self._theirs(symbol, since) * (-1 if trades is longs else 1)
                 qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
                 closes = self._closes(trades[0], since, self._clock.now())
@@ -310,6 +310,12 @@ class Reconciliation:
         self._is_ours = self._is_ours or self._is_our_account(trades[:1])
         return self._is_ours
 
+    def _shares_came(self, trades: Sequence[Trade]) -> datetime:
+        """Return when the first shares of these trades came; where not every execution is known, an order for them."""
+        fills = fills_by_order(self._db, [trade.id for trade in trades])
+        entries = [order for trade in trades for order in trade.entries if order["filled_qty"] > 0]
+        return min(_first_fill(order, fills.get(order["id"], ())) for order in entries)
+
     def _may_lag(self, ours: Sequence[Trade], parts: Sequence[Adjustment]) -> bool:
         """Tell whether the broker's position may still lack shares of ours that came after these executions."""
         came = _last_fill([order for trade in ours for order in trade.entries])
@@ -359,6 +365,13 @@ def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:
     for trade in trades:
         net[trade.symbol] += trade.position
     return {symbol: qty for symbol, qty in net.items() if qty != 0}
+
+
+def _first_fill(order: Row, fills: Sequence[Fill]) -> datetime:
+    first: datetime = order["created_at"]
+    if total_qty(fills) == order["filled_qty"]:
+        first = min(fill.at or first for fill in fills)
+    return first
 
 
 def _last_fill(orders: Sequence[Row]) -> datetime:

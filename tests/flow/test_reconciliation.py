@@ -404,6 +404,25 @@ def test_what_was_sold_before_a_trade_existed_closes_nothing_of_it(world: World)
     assert world.one("alerts", kind="position_mismatch")["level"] == "critical"
 
 
+def test_what_somebody_bought_while_our_entry_rested_hides_no_later_close(world: World) -> None:
+    world.market.behave(positions_lag="60")
+    world.market.foreign_fill("NVDA", "sell", Decimal(12))
+    world.pass_time(seconds=2)
+    world.decide(swing())
+    assert world.execute() == {"placed": 1}
+    world.market.behave(positions_lag="0")
+    world.pass_time(minutes=5)
+    world.market.foreign_fill("NVDA", "buy", Decimal(12))
+    world.pass_time(minutes=5)
+    world.price("NVDA", "133.50")
+    world.monitor()
+    world.pass_time(minutes=5)
+    by_hand(world, "sell", "1", "136")
+    world.value()
+    assert world.one("position_tracking")["qty"] == 44
+    assert world.one("position_adjustment")["kind"] == "MANUAL_EXIT"
+
+
 def test_a_split_is_followed_beside_shares_that_were_there_before_us(world: World) -> None:
     world.market.foreign_fill("NVDA", "buy", Decimal(10))
     world.pass_time(days=6)
