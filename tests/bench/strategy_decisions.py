@@ -28,7 +28,8 @@ ADD_DISCLOSURES = """
 INSERT INTO quiver_trades (
     natural_key, trade_key, lot, source, symbol, asset_type, tradable, person_name, person_id, transaction_type, side,
     transaction_date, disclosure_date, amount_low, available_at, created_at, updated_at)
-SELECT %(name)s || number, %(name)s || number, 0, 'quiverquant_congress', 'S' || number %% %(symbols)s, 'stock', true,
+SELECT %(name)s || number, %(name)s || number, 0, 'quiverquant_congress',
+       chr(65 + number %% %(symbols)s / 26) || chr(65 + number %% %(symbols)s %% 26), 'stock', true,
        'Member ' || number / %(symbols)s, 'M' || number / %(symbols)s, 'Purchase', 'buy', %(at)s::date - 20,
        %(at)s::date, 50001, %(at)s, %(at)s, %(at)s
 FROM generate_series(0, %(count)s - 1) AS number
