@@ -39,6 +39,7 @@ class Result(StrEnum):
     UNTOUCHED = "untouched"
 
 
+Wait = tuple[Result, str]  # what becomes of an entry that may not be sent yet, and why
 # What keeps a pass from having done its work.
 FAILURES = (Result.NOT_SENT, Result.UNPRICED, Result.UNREACHED)
 

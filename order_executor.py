@@ -18,29 +18,18 @@ from command_line import EXIT_DONE, EXIT_FAILED, arguments, show
 from config import Settings
 from daily_loss import day_pnl, watch_daily_loss
 from db_layer import NO_DATA, DatabaseError, Row, TradingDB
-from decision import Action, TimeInForce
-from decision_review import FAILURES, DecisionReview, Result, Verdict, decision_of
+from decision import Action
+from decision_review import FAILURES, DecisionReview, Result, Verdict, Wait, decision_of
 from kill_switch import Control, TradingState, current_control, entries_allowed
 from limit_raises import limits_in_force
-from order_changes import (
-    OrderChanges,
-    Progress,
-    Step,
-    add_entry,
-    claim_trade,
-    order_name,
-    take_back,
-    too_old,
-)
-from order_life import DecisionStatus, ExitReason, JournalStatus
-from order_news import alert_amended
+from order_changes import OrderChanges, Progress, Step, add_entry, claim_trade, order_name
+from order_life import DecisionStatus
 from parts import PROGRAM_ERRORS, build_parts
 from pass_log import PassLog
-from risk_gate import record_checks, why_not_any_more
+from risk_gate import record_checks
 from session_locks import hold_account
 from startup_barrier import StartupBarrier, unexplained_difference
-from trade import TradeEnd
-from trade_records import end_trades
+from unsent_entries import UnsentEntries
 from written_decisions import WrittenDecisions
 
 STRATEGY = "n8n_analysis"
@@ -54,19 +43,8 @@ REFUSED_SINCE = """
 SELECT COALESCE(analysis_decision_id, symbol) AS name, status_reason AS reason FROM audit.trade_decisions
 WHERE strategy_name = %(strategy)s AND status = 'failed' AND failed_at >= %(since)s ORDER BY id
 """
-# Claimed earlier, and what became of it provably never reached the broker.
-UNSENT_ENTRIES = """
-SELECT orders.*, decision.analysis_row_key, decision.created_at AS claimed_at, decision.decision_rationale,
-       decision.symbol
-FROM order_execution orders LEFT JOIN audit.trade_decisions decision ON decision.id = orders.trade_decision_id
-WHERE orders.order_status = 'intended' AND orders.order_type = 'ENTRY'
-  AND (decision.status = 'pending' OR decision.id IS NULL)
-ORDER BY orders.id
-"""
-
 log = logging.getLogger("order_executor")
 
-Wait = tuple[Result, str]  # what becomes of every entry of a pass, and why
 NOT_SETTLED = Result.HELD_BACK, "the account is settled before entries go out, which the next pass does"
 
 
@@ -86,6 +64,7 @@ class OrderExecutor:
         self._written = written
         self._inbox = written or parts.analysis
         self._desk = parts.desk
+        self._unsent = UnsentEntries(parts.db, parts.broker, parts.clock, parts.desk, parts.analysis)
         self._review = DecisionReview(parts.db, parts.broker, parts.clock, parts.settings)
         self._results: Counter[Result] = Counter()
         self._wait: Wait | None = NOT_SETTLED
@@ -181,7 +160,7 @@ class OrderExecutor:
             return False
         wanted = map(decision_of, self._inbox.candidates())
         return any(decision is not None and decision.trade is not None for decision in wanted) or bool(
-            self._db.execute_query(UNSENT_ENTRIES)
+            self._unsent.load()
         )
 
     def _alert_edited_rows(self, found: PassLog) -> None:
@@ -345,47 +324,15 @@ class OrderExecutor:
         return Step(Progress.WAITING)
 
     def _resume_unsent(self) -> None:
-        for order in self._db.execute_query(UNSENT_ENTRIES):
-            claimed_at, now = order["claimed_at"], self._clock.now()
-            if claimed_at is None:
+        for order in self._unsent.load():
+            if order["claimed_at"] is None:
                 self._leave_alone(f"of order {order['id']}", DatabaseError("its decision is gone", NO_DATA))
-                continue
-            limits, row_key = self._settings.limits, order["analysis_row_key"]
-            refusal = too_old(limits, order["decision_rationale"], claimed_at, now) or why_not_any_more(
-                order["symbol"], order["qty"], order["limit_price"], limits,
-            )
-            if refusal is not None:
-                self._give_up(order, DecisionStatus.FAILED, f"not_placed: the broker was out of reach, and {refusal}")
-            elif row_key is not None and not self._analysis.is_approved(row_key, order["analysis_decision_id"]):
-                words = "the approval was withdrawn before the order could be sent"
-                self._give_up(order, DecisionStatus.CANCELLED, words)
-            elif (wait := self._wait or self._wait_for_session(order)) is not None:
-                self._results[wait[0]] += row_key is None  # else its row is counted
+            elif (ended := self._unsent.give_up(order, self._settings.limits)) is not None:
+                self._results[ended] += 1
+            elif (wait := self._wait or self._unsent.wait_for_session(order)) is not None:
+                self._results[wait[0]] += order["analysis_row_key"] is None  # else its row is counted
             else:
                 self._results[self._submit(order["id"])] += 1
-
-    def _wait_for_session(self, order: Row) -> Wait | None:
-        """Say why an order waits that was to be sent in a session: at market nobody knows what it would pay later."""
-        if order["limit_price"] is not None or order["time_in_force"] == TimeInForce.OPG:
-            return None
-        try:
-            is_open = self._broker.market_hours().is_open
-        except BrokerError as error:
-            return Result.UNREACHED, f"the broker did not say whether the market is open: {error}"
-        return None if is_open else (Result.WAITING, "the market is closed; a market order waits for the session")
-
-    def _give_up(self, order: Row, status: DecisionStatus, reason: str) -> None:
-        now, failed = self._clock.now(), status is DecisionStatus.FAILED
-        why = ExitReason.EXPIRED if failed else ExitReason.CANCELLED
-        with self._db.transaction():
-            if not take_back(self._db, order["id"], now):
-                return  # another process has sent it
-            finish_decision(self._db, order["trade_decision_id"], status, reason, now)
-            alert_amended(self._db, order["trade_decision_id"], reason, now)
-            end_trades(self._db, {order["trade_journal_id"]: TradeEnd(JournalStatus.CANCELLED, why, now)}, now)
-        if failed:  # a row without approval is not ours to touch
-            self._desk.mark(order["id"])
-        self._results[Result.REFUSED] += 1
 
     def _preview(self, row: AnalysisRow, number: int) -> str | None:
         """Say what would become of a row; what would be sent counts for the next one, under this number."""

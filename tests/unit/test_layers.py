@@ -31,6 +31,7 @@ LAYERS = (
     {"shares_at_broker"},
     {"order_changes", "protection", "reconciliation", "standing"},
     {"decision_review", "startup_barrier", "wind_down"},
+    {"unsent_entries"},
     {"data_fetch", "order_executor", "order_monitor", "position_monitor"},
     {"strategies"},
     {"flattening", "job_table"},
