@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import requirements_check  # noqa: F401
+from account_watch import ask_for_account
 from alert_round import run_worker
 from alpaca_client import Broker, BrokerError, Holding, Outcome
 from analysis_rows import LONGEST_ID, AnalysisRow
@@ -87,8 +88,7 @@ class OrderExecutor:
         self._results, self._began = Counter(), self._clock.now()
         self._take_limits()
         found = PassLog(self._db, self._clock)
-        with found.reading("account"):
-            account = self._broker.account()
+        account = ask_for_account(self._broker, found)
         self._wait = self._settle(found)
         self._desk.close_interrupted_cancels()
         pnl = watch_daily_loss(self._db, self._settings.limits, self._clock.now())

@@ -12,6 +12,7 @@ from functools import partial
 
 import requirements_check  # noqa: F401
 from account_sync import AccountSync
+from account_watch import ask_for_account
 from alert_round import run_worker
 from alpaca_client import Broker
 from audit_trail import AlertKind
@@ -61,8 +62,7 @@ class OrderMonitor:
 
     def _pass(self) -> Counter[Event]:
         self._begin()
-        with self._found.reading("account"):
-            self._broker.account()
+        ask_for_account(self._broker, self._found)
         self._desk.settle_unfinished(self._found)
         self.sync_order_status()
         trades = load_open_trades(self._db, self._found, self._sync.rows)

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import requirements_check  # noqa: F401
 from account_sync import AccountSync
+from account_watch import ask_for_account
 from alert_round import run_worker
 from alpaca_client import Broker, BrokerError
 from clock import MARKET_ZONE, Clock
@@ -67,8 +68,7 @@ class PositionMonitor:
 
     def _pass(self) -> Valuation:
         found = PassLog(self._db, self._clock)
-        with found.reading("account"):
-            self._broker.account()
+        ask_for_account(self._broker, found)
         found.tolerate("positions", lambda: self.check_for_closed_positions(found))
         symbols = [row["symbol"] for row in self._db.execute_query(SYMBOLS)]
         try:

@@ -36,6 +36,7 @@ class AlertLevel(StrEnum):
 class AlertKind(StrEnum):
     """What sort of matter it is (`alerts.kind`)."""
 
+    ACCOUNT_BLOCKED = "account_blocked"
     AMENDED_WITHOUT_ORDER = "amended_without_order"
     API_ERROR_RATE = "api_error_rate"
     BROKER_MISMATCH = "broker_mismatch"

@@ -82,6 +82,17 @@ def test_entries_wait_while_the_account_is_blocked(world: World, flag: str) -> N
     assert world.execute() == {"placed": 1}
 
 
+@pytest.mark.parametrize("worker", ["execute", "monitor", "value"])
+def test_a_blocked_account_is_an_alert_until_it_may_trade_again(world: World, worker: str) -> None:
+    world.market.set_account(account_blocked=True)
+    getattr(world, worker)()
+    alert = world.one("alerts", kind="account_blocked")
+    assert (alert["level"], "(account_blocked); settle it with the broker" in alert["message"]) == ("critical", True)
+    world.market.set_account(account_blocked=False)
+    getattr(world, worker)()
+    assert world.one("alerts", kind="account_blocked")["resolved_at"] is not None
+
+
 def test_an_account_answer_that_says_nothing_burns_no_decision(world: World) -> None:
     world.decide(swing())
     world.fault("GET", "/v2/account", "status", code=200, body={})

@@ -25,7 +25,7 @@ LAYERS = (
         "risk_checks", "written_decisions",
     },
     {"daily_loss", "order_news", "pass_log", "replay_checks", "risk_gate"},
-    {"alert_watch", "market_calendar", "market_view", "metrics", "stopping"},
+    {"account_watch", "alert_watch", "market_calendar", "market_view", "metrics", "stopping"},
     {"alert_round", "order_desk"},
     {"account_sync", "parts", "row_history", "trade_book"},
     {"shares_at_broker"},
