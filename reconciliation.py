@@ -137,16 +137,22 @@ class Reconciliation:
         booked = sum((trade.position for trade in ours), Decimal(0))
         for trades, missing in ((longs, booked - there), (shorts, there - booked)):
             if missing > 0 and trades:
-                since = self._shares_came(trades)  # what was done before cannot have closed them
-                theirs = self._theirs(symbol, since) * (-1 if trades is longs else 1)
-                qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
-                closes = self._closes(trades[0], since, self._clock.now())
-                parts = share_out(trades, closes, qty)
+                came, _ = self._shares_came(trades)
+                ordered = min(order["created_at"] for trade in trades for order in trade.entries)
+                # What was sold before they came is missing from them only where an exit of ours then sold too many.
+                parts = self._parts_of(trades, missing, came) or self._parts_of(trades, missing, ordered)
                 if not parts or self._may_lag(ours, parts) or not self._account_is_ours(trades):
                     continue
                 if there or not self._broker.position(symbol).qty:
                     self._adjust(trades, parts)
         return [trade for trade in load_trades(self._db, [trade.id for trade in ours]) if trade.held != 0]
+
+    def _parts_of(self, trades: Sequence[Trade], missing: Decimal, since: datetime) -> list[Adjustment]:
+        """Share out what other people's executions since this moment took of these trades' shares, all on one side."""
+        symbol, sign = trades[0].symbol, -1 if trades[0].position > 0 else 1
+        theirs = sign * self._theirs(symbol, since)
+        qty = min(missing, theirs, sum((abs(trade.held) for trade in trades), Decimal(0)))
+        return share_out(trades, self._closes(trades[0], since, self._clock.now()), qty)
 
     def _theirs(self, symbol: str, since: datetime = EVER, until: datetime = NEVER) -> Decimal:
         """Return what other people's executions and the splits of their shares add up to, signed.
@@ -310,15 +316,16 @@ class Reconciliation:
         self._is_ours = self._is_ours or self._is_our_account(trades[:1])
         return self._is_ours
 
-    def _shares_came(self, trades: Sequence[Trade]) -> datetime:
-        """Return when the first shares of these trades came; where not every execution is known, an order for them."""
+    def _shares_came(self, trades: Sequence[Trade]) -> tuple[datetime, datetime]:
+        """Return when the first and the last shares of these trades came."""
         fills = fills_by_order(self._db, [trade.id for trade in trades])
         entries = [order for trade in trades for order in trade.entries if order["filled_qty"] > 0]
-        return min(_first_fill(order, fills.get(order["id"], ())) for order in entries)
+        spans = [_filled_between(order, fills.get(order["id"], ())) for order in entries]
+        return min(first for first, _ in spans), max(last for _, last in spans)
 
     def _may_lag(self, ours: Sequence[Trade], parts: Sequence[Adjustment]) -> bool:
         """Tell whether the broker's position may still lack shares of ours that came after these executions."""
-        came = _last_fill([order for trade in ours for order in trade.entries])
+        _, came = self._shares_came(ours)
         return self._clock.now() - came < SETTLING and max(part.happened_at for part in parts) < came
 
     def _is_settling(self, ours: Sequence[Trade]) -> bool:
@@ -367,11 +374,12 @@ def _net(trades: Sequence[Trade]) -> dict[str, Decimal]:
     return {symbol: qty for symbol, qty in net.items() if qty != 0}
 
 
-def _first_fill(order: Row, fills: Sequence[Fill]) -> datetime:
-    first: datetime = order["created_at"]
-    if total_qty(fills) == order["filled_qty"]:
-        first = min(fill.at or first for fill in fills)
-    return first
+def _filled_between(order: Row, fills: Sequence[Fill]) -> tuple[datetime, datetime]:
+    """Return when an order filled first and last; where not every execution is known, between what moments it did."""
+    moments = [fill.at for fill in fills if fill.at is not None]
+    if len(moments) < len(fills) or total_qty(fills) != order["filled_qty"]:
+        return order["created_at"], order["filled_at"] or order["updated_at"]
+    return min(moments), max(moments)
 
 
 def _last_fill(orders: Sequence[Row]) -> datetime:

@@ -423,6 +423,34 @@ def test_what_somebody_bought_while_our_entry_rested_hides_no_later_close(world:
     assert world.one("position_adjustment")["kind"] == "MANUAL_EXIT"
 
 
+def test_a_close_by_hand_is_followed_at_once_although_the_end_of_the_entry_is_news(world: World) -> None:
+    world.market.set_liquidity("NVDA", "10")
+    world.open_position()
+    entry = world.one("order_execution", order_type="ENTRY")
+    world.pass_time(minutes=5)
+    world.market.cancel(entry["alpaca_order_id"])
+    by_hand(world, "sell", "10", "136")
+    world.pass_time(minutes=3)
+    world.monitor()
+    world.value()
+    assert world.one("trade_journal")["exit_reason"] == "MANUAL_EXIT"
+
+
+def test_what_somebody_sold_before_an_exit_sold_all_is_missing_from_the_trade_that_came_later(world: World) -> None:
+    world.open_position()
+    world.decide(swing(qty=10, limit_price=125, stop_loss={"stop_price": 110}, take_profit=None, strategy="TREND"))
+    world.execute()
+    world.pass_time(minutes=5)
+    world.market.foreign_fill("NVDA", "sell", Decimal(1), Decimal("133.50"))
+    world.pass_time(minutes=5)
+    world.price("NVDA", "124.50")
+    world.price("NVDA", "123.90")
+    world.monitor()
+    world.pass_time(minutes=10)
+    world.value()
+    assert world.one("position_tracking")["qty"] == 9
+
+
 def test_a_split_is_followed_beside_shares_that_were_there_before_us(world: World) -> None:
     world.market.foreign_fill("NVDA", "buy", Decimal(10))
     world.pass_time(days=6)
