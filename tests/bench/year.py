@@ -210,5 +210,5 @@ def write_year(db: TradingDB, size: Size = YEAR) -> None:
             db.execute_update(step, numbers)
         for index in indexes:
             db.execute_update(index["definition"])
-    db.execute_update("VACUUM ANALYZE")
+    db.execute_update("VACUUM (FREEZE, ANALYZE)")
     db.execute_update("RESET statement_timeout; RESET maintenance_work_mem")
